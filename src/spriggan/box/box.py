@@ -1,0 +1,76 @@
+"""What every kind of box can do. The engine knows boxes by this interface only."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from spriggan.wire.spec import SpriteSpec
+
+
+class State(StrEnum):
+    """What is left of a sprite's box, as the kernel tells."""
+
+    GONE = "gone"
+    RUNNING = "running"
+    NO_PILOT = "no_pilot"  # the user's processes go on, but nobody serves them
+
+
+class Box(Protocol):
+    """One way to run sprites. Methods are idempotent where that makes sense, and keep no state
+    that a restarted server would miss: what runs is read from the kernel and the runtime directory.
+    """
+
+    kind: str
+
+    async def start(self, spec: SpriteSpec, netns: int) -> None:
+        """Start a sprite; ``netns`` holds its uplink. Returns when commands can run.
+
+        Raises ``Broken`` with the pilot's own words; nothing is left of the attempt then.
+        """
+        ...
+
+    async def stop(self, sprite_id: str, *, grace: float) -> None:
+        """End a sprite. When this returns its processes, mounts, loop device and cgroup are gone
+        and its disk is flushed. Processes get SIGTERM and ``grace`` seconds first.
+        """
+        ...
+
+    async def stop_inner(self, sprite_id: str, *, grace: float) -> None:
+        """End the user's world and let go of the disk; the pilot stays."""
+        ...
+
+    async def start_inner(self, sprite_id: str) -> None:
+        """Start the user's world again, from the disk as it is now."""
+        ...
+
+    async def revive(self, sprite_id: str) -> None:
+        """Start a new pilot for a sprite in state ``NO_PILOT``. Sessions of the old one are lost."""
+        ...
+
+    def state(self, sprite_id: str) -> State: ...
+
+    def freeze(self, sprite_id: str) -> None: ...
+
+    def thaw(self, sprite_id: str) -> None: ...
+
+    def frozen(self, sprite_id: str) -> bool: ...
+
+    def list(self) -> list[str]:
+        """Ids of sprites of which anything is left in the kernel or the runtime directory."""
+        ...
+
+    def disk_fd(self, sprite_id: str) -> int:
+        """Open the root of the sprite's mounted disk, to flush and freeze it; the caller closes it."""
+        ...
+
+    def spec(self, sprite_id: str) -> SpriteSpec | None:
+        """What the sprite was last started with."""
+        ...
+
+    def pilot_socket(self, sprite_id: str) -> Path: ...
+
+    async def close(self) -> None:
+        """Let go of helpers; sprites go on."""
+        ...

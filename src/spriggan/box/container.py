@@ -1,0 +1,255 @@
+"""The ``container`` box: a pilot on the host itself, in the sprite's cgroup."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import h11
+
+from spriggan.box.box import State
+from spriggan.box.zygote import Zygote
+from spriggan.errors import Broken
+from spriggan.linux import loop, process
+from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
+from spriggan.wire.spec import SpriteSpec
+
+START_TIMEOUT_S = 60.0
+UNMOUNT_TIMEOUT_S = 30.0
+DISK_IN_NAMESPACE = "root/mnt/user-data"  # below the run directory, as the pilot mounts it
+
+
+class ContainerBox:
+    """Runs sprites as containers. ``runtime`` is the instance's runtime directory."""
+
+    kind = "container"
+
+    def __init__(self, instance: str, runtime: Path) -> None:
+        self._instance = instance
+        self._runtime = runtime
+        self._zygote = Zygote(runtime)
+        self._hierarchies: Hierarchies | None = None
+
+    async def warm(self) -> None:
+        """Start what makes the first start quick."""
+        self._runtime.mkdir(parents=True, exist_ok=True, mode=0o711)
+        await self._zygote.warm()
+
+    async def start(self, spec: SpriteSpec, netns: int) -> None:
+        run_dir = self._run_dir(spec.sprite_id)
+        try:
+            await asyncio.to_thread(self._prepare, spec, run_dir)
+            await self._fork(run_dir, netns)
+        except BaseException:
+            await asyncio.shield(self.stop(spec.sprite_id, grace=0))
+            raise
+
+    async def revive(self, sprite_id: str) -> None:
+        # The namespaces come from the keeper; the descriptor only fills the place.
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            await self._fork(self._run_dir(sprite_id), null)
+        finally:
+            os.close(null)
+
+    async def stop(self, sprite_id: str, *, grace: float) -> None:
+        if grace > 0 and self.state(sprite_id) is State.RUNNING:
+            with contextlib.suppress(Broken, OSError):
+                await self.stop_inner(sprite_id, grace=grace)
+        await asyncio.to_thread(self._clear, sprite_id)
+
+    async def stop_inner(self, sprite_id: str, *, grace: float) -> None:
+        await self._call(sprite_id, f"/pilot/stop?grace={grace}", timeout=grace + UNMOUNT_TIMEOUT_S)
+
+    async def start_inner(self, sprite_id: str) -> None:
+        await self._call(sprite_id, "/pilot/start", timeout=START_TIMEOUT_S)
+
+    def state(self, sprite_id: str) -> State:
+        if not self._group(sprite_id).pids():
+            return State.GONE
+        pilot = self._group(sprite_id).child("pilot").pids()
+        return State.RUNNING if self._pilot_pid(sprite_id) in pilot else State.NO_PILOT
+
+    def freeze(self, sprite_id: str) -> None:
+        self._group(sprite_id).child("box").freeze()
+
+    def thaw(self, sprite_id: str) -> None:
+        self._group(sprite_id).child("box").thaw()
+
+    def frozen(self, sprite_id: str) -> bool:
+        return self._group(sprite_id).child("box").frozen()
+
+    def list(self) -> list[str]:
+        found: set[str] = set()
+        if self._runtime.exists():
+            found |= {path.name for path in self._runtime.glob("sprite-*")}
+        for root in self._host().roots():
+            found |= {path.name for path in (root / f"spriggan-{self._instance}").glob("sprite-*")}
+        return sorted(found)
+
+    def disk_fd(self, sprite_id: str) -> int:
+        pids = self._group(sprite_id).child("pilot").pids()
+        for pid in sorted(pids):
+            path = f"/proc/{pid}/root{self._run_dir(sprite_id)}/{DISK_IN_NAMESPACE}"
+            with contextlib.suppress(OSError):
+                if os.path.ismount(path):
+                    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        raise Broken(f"The disk of {sprite_id} is not mounted.")
+
+    def spec(self, sprite_id: str) -> SpriteSpec | None:
+        try:
+            return SpriteSpec.from_json((self._run_dir(sprite_id) / "spec.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def pilot_socket(self, sprite_id: str) -> Path:
+        return self._run_dir(sprite_id) / "pilot.sock"
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._zygote.close)
+
+    def remove_instance(self) -> None:
+        """Remove the instance's cgroup and runtime directory; all its sprites must be stopped."""
+        group = Group(f"/spriggan-{self._instance}", self._host())
+        group.kill()
+        group.remove()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _host(self) -> Hierarchies:
+        if self._hierarchies is None:
+            self._hierarchies = hierarchies()
+        return self._hierarchies
+
+    def _group(self, sprite_id: str) -> Group:
+        return Group(self.cgroup(sprite_id), self._host())
+
+    def cgroup(self, sprite_id: str) -> str:
+        """The path of the sprite's cgroup below each hierarchy's root."""
+        return f"/spriggan-{self._instance}/{sprite_id}"
+
+    def _run_dir(self, sprite_id: str) -> Path:
+        return self._runtime / sprite_id
+
+    def _pilot_pid(self, sprite_id: str) -> int | None:
+        """The pid of the sprite's living pilot."""
+        try:
+            pid, started = (self._run_dir(sprite_id) / "pilot").read_text().split()
+        except (OSError, ValueError):
+            return None
+        return int(pid) if process.start_time(int(pid)) == int(started) else None
+
+    def _prepare(self, spec: SpriteSpec, run_dir: Path) -> None:
+        """Make the cgroups with their limits and the runtime directory."""
+        group = self._group(spec.sprite_id)
+        box, inner = group.child("box"), group.child("box").child("inner")
+        for each in (group.child("pilot"), inner):
+            each.create()
+        limits = spec.limits
+        # The box's limits count; the same on the inner group shows them to programs that look.
+        for limited in (box, inner):
+            limited.limit(memory_bytes=limits.memory_mb << 20, cpus=limits.cpus, pids=limits.pids)
+        inner.delegate(spec.first_id)
+        # The sprite's root must be able to walk through to its own root directory, so no 0700.
+        run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.chmod(0o711)
+        Path(spec.spool_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = run_dir / "spec.json"
+        file.touch(mode=0o600)
+        file.write_text(spec.to_json())
+
+    async def _fork(self, run_dir: Path, netns: int) -> None:
+        """Have a pilot started and wait until it says that it serves."""
+        async with _pipe() as (report, writer):
+            try:
+                pid = await self._zygote.fork(run_dir / "spec.json", netns, writer)
+            finally:
+                os.close(writer)
+            (run_dir / "pilot").write_text(f"{pid} {process.start_time(pid) or 0}\n")
+            try:
+                line = await asyncio.wait_for(report.readline(), START_TIMEOUT_S)
+            except TimeoutError as error:
+                raise Broken(f"The pilot said nothing for {START_TIMEOUT_S:.0f} s.") from error
+        message = json.loads(line) if line else {"error": "it ended without a word"}
+        if "error" in message:
+            log = _tail(run_dir / "pilot.log")
+            raise Broken(f"The sprite could not be started: {message['error']}.", hint=f"Its pilot's log ends with: {log}")
+
+    def _clear(self, sprite_id: str) -> None:
+        """Kill what is left and wait until the kernel has let go of everything."""
+        group = self._group(sprite_id)
+        spec = self.spec(sprite_id)
+        group.kill()
+        if spec is not None:
+            _wait_until_detached(Path(spec.disk))
+        group.remove()
+        shutil.rmtree(self._run_dir(sprite_id), ignore_errors=True)
+
+    async def _call(self, sprite_id: str, target: str, *, timeout: float) -> None:
+        """POST to the pilot; raises ``Broken`` with its words."""
+        try:
+            async with asyncio.timeout(timeout):
+                status, body = await _post(self.pilot_socket(sprite_id), target)
+        except (OSError, TimeoutError) as error:
+            raise Broken(f"The pilot of {sprite_id} does not answer: {error!r}.") from error
+        if status >= 300:
+            raise Broken(json.loads(body).get("message", f"The pilot answered {status}."))
+
+
+def _wait_until_detached(disk: Path) -> None:
+    """Wait until no loop device shows ``disk``: the last mount is gone and everything is written."""
+    deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
+    while loop.find(disk):
+        if time.monotonic() > deadline:
+            raise Broken(f"{disk} is still in use {UNMOUNT_TIMEOUT_S:.0f} s after its sprite was stopped.")
+        time.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """A pipe: a stream to read from, and a descriptor to write to that the caller closes."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb")
+    )
+    try:
+        yield reader, write_fd
+    finally:
+        transport.close()
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return "nothing"
+
+
+async def _post(path: Path, target: str) -> tuple[int, bytes]:
+    """One POST over a unix socket."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    connection = h11.Connection(h11.CLIENT)
+    try:
+        request = h11.Request(method="POST", target=target, headers=[("Host", "pilot"), ("Content-Length", "0")])
+        writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        status, body = 0, b""
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(65536))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return status, body
+            elif isinstance(event, h11.ConnectionClosed):
+                raise OSError("the pilot closed the connection")
+    finally:
+        writer.close()

@@ -1,0 +1,1 @@
+"""The command line. It talks to the server like any other client."""

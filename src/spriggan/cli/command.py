@@ -1,0 +1,65 @@
+"""What commands have in common: settings, and options that may stand anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+DEFAULT_DATA = Path("/var/lib/spriggan")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What was said for the whole run, before or after the name of the command."""
+
+    data: Path = DEFAULT_DATA
+    sprite: str | None = None
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    # Options of the group come first and would be overwritten by an absent one of the command.
+    if value is not None and param.name is not None:
+        setattr(ctx.ensure_object(Settings), param.name, value)
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    expose_value=False,
+    callback=_remember,
+    help=f"Data directory of the server (default: {DEFAULT_DATA}).",
+)
+
+sprite_option = click.option(
+    "-s",
+    "--sprite",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember,
+    help="The sprite (default: the one chosen with 'spriggan use').",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+class Command(click.Command):
+    """A command that also takes ``--data``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        data_option(self)
+
+
+class Group(click.Group):
+    """A noun with its verbs."""
+
+    command_class = Command

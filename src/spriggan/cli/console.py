@@ -1,0 +1,25 @@
+"""``spriggan console``."""
+
+from __future__ import annotations
+
+import click
+
+from spriggan.cli.command import Command, Settings, pass_settings, sprite_option
+from spriggan.cli.exec import start
+
+LOGIN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/bash}" -l')
+
+
+@click.command("console", cls=Command)
+@click.argument("name", required=False)
+@sprite_option
+@pass_settings
+def command(settings: Settings, name: str | None) -> None:
+    r"""Open a login shell in the sprite NAME. Ctrl+\ detaches; the shell goes on. Also: c.
+
+    \b
+    Example:
+      spriggan console dev
+    """
+    settings.sprite = name or settings.sprite
+    start(settings, LOGIN_SHELL, tty=True, env={})

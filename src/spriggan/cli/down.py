@@ -1,0 +1,26 @@
+"""``spriggan down``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from spriggan.cli.command import Command, Settings, pass_settings
+from spriggan.cli.output import printable
+from spriggan.engine import offline
+
+
+@click.command("down", cls=Command)
+@pass_settings
+def command(settings: Settings) -> None:
+    """Stop everything of a data directory, with or without a server: sprites, pool, network rules.
+
+    Disks, checkpoints and images stay; 'spriggan serve' brings all back.
+
+    \b
+    Example:
+      sudo spriggan down
+    """
+    for line in asyncio.run(offline.down(settings.data)):
+        click.echo(printable(line))

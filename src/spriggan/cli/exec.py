@@ -1,0 +1,74 @@
+"""``spriggan exec``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from spriggan.cli import terminal
+from spriggan.cli.command import Command, Settings, pass_settings, sprite_option
+from spriggan.cli.endpoint import find, segment
+from spriggan.cli.remote import Attachment, run
+from spriggan.cli.selection import sprite_name
+from spriggan.cli.variables import assignments
+
+# What a program needs to know of the terminal that shows it.
+TERMINAL_VARIABLES = ("TERM", "COLORTERM", "LANG", "LC_ALL")
+
+
+@click.command(
+    "exec", cls=Command, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] --"
+)
+@click.argument("argv", nargs=-1, metavar="COMMAND [ARGUMENT]...")
+@sprite_option
+@click.option("--tty", "-t", is_flag=True, help="Give the command a terminal.")
+@click.option("--dir", "directory", metavar="DIR", help="Where it runs (default: the home directory).")
+@click.option("--env", multiple=True, metavar="K=V[,K2=V2]", help="Environment; may be repeated.")
+@click.option("--no-stdin", is_flag=True, help="Give the command no input, and leave ours alone.")
+@pass_settings
+def command(
+    settings: Settings,
+    *,
+    argv: tuple[str, ...],
+    tty: bool,
+    directory: str | None,
+    env: tuple[str, ...],
+    no_stdin: bool,
+) -> None:
+    """Run COMMAND in a sprite, with this input and output, and exit with its exit code. Also: x.
+
+    Ctrl-C goes to the command. No shell is between: for pipes and variables give one.
+
+    \b
+    Example:
+      spriggan exec -s dev -- uname -a
+      tar c . | spriggan exec -s dev --dir /tmp -- tar x
+      spriggan exec -s dev --env DEBUG=1 -- sh -c 'echo $DEBUG | tr 1 2'
+    """
+    if not argv:
+        raise click.UsageError("no command is given")
+    start(settings, argv, tty=tty, directory=directory, env=assignments(env), stdin=not no_stdin)
+
+
+def start(
+    settings: Settings,
+    argv: tuple[str, ...],
+    *,
+    tty: bool,
+    directory: str | None = None,
+    env: dict[str, str],
+    stdin: bool = True,
+) -> None:
+    """Run ``argv`` in the chosen sprite and exit with its exit code."""
+    query = [("cmd", argument) for argument in argv]
+    query += [("path", argv[0]), ("stdin", "true" if stdin else "false"), ("tty", "true" if tty else "false")]
+    if directory:
+        query.append(("dir", directory))
+    if tty:
+        rows, columns = terminal.dimensions()
+        query += [("rows", str(rows)), ("cols", str(columns))]
+        env = {name: os.environ[name] for name in TERMINAL_VARIABLES if name in os.environ} | env
+    query += [("env", f"{name}={value}") for name, value in env.items()]
+    path = f"/v1/sprites/{segment(sprite_name(settings))}/exec"
+    run(find(settings.data), Attachment(path, query, tty=tty, stdin=stdin))

@@ -1,0 +1,117 @@
+"""The ``spriggan`` command: which commands exist, and how errors reach a person.
+
+A command's module is imported when it is run, not before: the whole of them costs
+many times what ``spriggan version`` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from spriggan.cli.command import Settings, data_option, sprite_option
+from spriggan.cli.output import printable
+from spriggan.errors import SprigganError
+
+# Command to (module below spriggan.cli, what it does), in the order of the help page.
+COMMANDS = {
+    "create": ("create", "Make a sprite."),
+    "list": ("list", "List sprites."),
+    "info": ("info", "Show everything about one sprite."),
+    "use": ("use", "Remember a sprite for this directory."),
+    "exec": ("exec", "Run a command in a sprite."),
+    "console": ("console", "Open a login shell in a sprite."),
+    "sessions": ("sessions", "List, attach to and kill sessions."),
+    "checkpoint": ("checkpoint", "Create, list, restore and delete checkpoints."),
+    "fork": ("fork", "Make a new sprite from a sprite or a checkpoint."),
+    "stop": ("stop", "Stop sprites; their disks stay."),
+    "destroy": ("destroy", "Delete a sprite, its disk and its checkpoints."),
+    "serve": ("serve", "Run the server."),
+    "down": ("down", "Stop everything of a data directory."),
+    "image": ("image", "Build, list, show and remove images."),
+    "pool": ("pool", "Show and trim the space that sprites use."),
+    "token": ("token", "Create, list and revoke tokens."),
+    "setup": ("setup", "Install the system packages that Spriggan needs."),
+    "version": ("version", "Print the version."),
+}
+ALIASES = {"ls": "list", "x": "exec", "c": "console"}
+
+
+class Spriggan(click.Group):
+    """A group that imports a command when it is asked for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if entry is None:
+            return None
+        command: click.Command = importlib.import_module(f"spriggan.cli.{entry[0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=Spriggan, context_settings={"help_option_names": ["-h", "--help"]})
+@data_option
+@sprite_option
+def cli() -> None:
+    """Sprites on your own machines: persistent Linux computers that start in a blink.
+
+    The server is found by SPRITES_API_URL and SPRITE_TOKEN, else by the socket in the data
+    directory.
+
+    \b
+    Example:
+      spriggan create dev
+      spriggan exec -s dev -- uname -a
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``arguments``; say errors in a sentence and a hint, and return the exit code."""
+    try:
+        cli.main(arguments, prog_name="spriggan", standalone_mode=False, obj=Settings())
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output went away: not an error, but nothing more may be written,
+        # not even by the interpreter when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message, hint, code = _explain(error)
+        click.echo(f"spriggan: {printable(message)}", err=True)
+        if hint:
+            click.echo(f"  hint: {printable(hint)}", err=True)
+        return code
+    return 0
+
+
+def _explain(error: Exception) -> tuple[str, str, int]:
+    """The sentence, the hint and the exit code for an error."""
+    if isinstance(error, SprigganError):
+        return error.message, error.hint, 1
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else "spriggan"
+        return error.format_message(), f"'{where} --help' shows how", error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message(), "", error.exit_code
+    if os.environ.get("SPRIGGAN_DEBUG"):
+        traceback.print_exception(error)
+    hint = "this is a defect of Spriggan; SPRIGGAN_DEBUG=1 shows where it happened"
+    return f"{type(error).__name__}: {error}", hint, 1

@@ -1,0 +1,8 @@
+"""Disks of sprites: ext4 images in a copy-on-write pool, cloned in constant time."""
+
+from spriggan.disk.guard import Pressure, Reserve
+from spriggan.disk.pool import Pool
+from spriggan.disk.snapshot import Pause
+from spriggan.disk.usage import Usage
+
+__all__ = ["Pause", "Pool", "Pressure", "Reserve", "Usage"]

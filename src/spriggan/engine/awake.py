@@ -1,0 +1,81 @@
+"""The only way to a running sprite: hold it awake for as long as it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from spriggan.box.box import State
+from spriggan.engine.core import Core
+from spriggan.engine.live import Live, Phase
+from spriggan.engine.records import Awake
+from spriggan.engine.waking import Waking
+from spriggan.errors import NotFound
+
+log = logging.getLogger(__name__)
+
+LONGEST_TICK_S = 5.0
+
+
+class Keeper:
+    """Keeps sprites awake while somebody holds them, and puts them to rest when nobody does."""
+
+    def __init__(self, core: Core, waking: Waking) -> None:
+        self._core = core
+        self._waking = waking
+
+    @asynccontextmanager
+    async def awake(self, name: str, reason: str) -> AsyncIterator[Awake]:
+        """Wake the sprite and hold it; ``reason`` is shown to people."""
+        row = await self._core.row(name)
+        live = self._core.lives.get(row.id)
+        if live is None:
+            raise NotFound("sprite not found", hint="see what there is with: spriggan list")
+        with live.hold(reason):  # before it is awake, so that it cannot fall asleep in between
+            yield await self._core.complete(self._wake(row.id))
+
+    async def run(self) -> None:
+        """The idle clock, for as long as the engine runs."""
+        options = self._core.options
+        tick = min(LONGEST_TICK_S, options.idle_seconds / 3)
+        if options.cold_after_seconds:
+            tick = min(tick, options.cold_after_seconds / 3)
+        while True:
+            await asyncio.sleep(max(tick, 0.05))
+            up = [live for live in self._core.lives.values() if live.phase in (Phase.RUNNING, Phase.WARM)]
+            looks = (self._core.complete(self._look(live)) for live in up)
+            for error in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(error, Exception) and not isinstance(error, NotFound):
+                    log.error("the idle clock: %s: %s", type(error).__name__, error)
+
+    async def _wake(self, sprite_id: str) -> Awake:
+        async with self._core.locked(sprite_id) as (row, live):
+            row = await self._waking.up(row, live)
+            return Awake(self._core.view(row), self._waking.box(row).pilot_socket(row.id))
+
+    async def _look(self, live: Live) -> None:
+        """One tick of one sprite."""
+        if live.lock.locked():
+            return
+        async with self._core.locked(live.sprite_id) as (row, _):
+            if live.held:
+                state = await asyncio.to_thread(self._waking.box(row).state, row.id)
+                if state is not State.RUNNING:
+                    await self._waking.check(row, live)
+                live.busy_at = time.monotonic()
+                return
+            await self._waking.check(row, live)
+            options = self._core.options
+            if live.phase is Phase.RUNNING:
+                # Asked under the lock: whoever wants the sprite meanwhile holds it before
+                # waiting for the lock, and is seen below.
+                if await self._waking.reasons(row, live) or live.held:
+                    live.busy_at = time.monotonic()
+                elif time.monotonic() - live.busy_at >= options.idle_seconds:
+                    await self._waking.rest(row, live)
+            elif live.phase is Phase.WARM and options.cold_after_seconds:
+                if time.monotonic() - live.warm_at >= options.cold_after_seconds and not live.held:
+                    await self._waking.down(row, live, grace=options.stop_grace_seconds)

@@ -1,0 +1,115 @@
+"""The database: every record, reached through one thread.
+
+SQLite has one writer at a time anyway; with one thread nobody waits inside a lock, and
+the event loop never waits for a disk. What a call of ``run`` did is durable when it
+returns (WAL with ``synchronous=FULL``), or has not happened at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import alembic.command
+import alembic.config
+import alembic.util
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from spriggan.errors import Broken, Conflict
+
+T = TypeVar("T")
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Store:
+    """Runs functions in transactions: ``await store.run(lambda tx: rows.sprite(tx, id))``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._database: sa.Engine | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def open(self) -> None:
+        """Connect, and bring the tables to this version.
+
+        Raises ``Conflict`` if a newer version wrote the database, ``Broken`` if it cannot be read.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+
+    async def close(self) -> None:
+        """Finish what is under way, then let go of the database."""
+        if self._database is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.dispose)
+        self._thread.shutdown()
+        self._database = None
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in one transaction: committed when it returns, undone when it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        if self._database is None:
+            raise RuntimeError("the store is not open")
+        try:
+            with self._database.begin() as transaction:
+                return work(transaction)
+        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+            if isinstance(error, sa.exc.IntegrityError):
+                raise
+            raise _broken(error) from error
+
+    def _open(self) -> None:
+        database = sa.create_engine(self.url)
+        if database.dialect.name == "sqlite":
+            sa.event.listen(database, "connect", _prepare_sqlite)
+            sa.event.listen(database, "begin", _begin_sqlite)
+        try:
+            with database.begin() as connection:
+                migrate(connection)
+        except alembic.util.CommandError as error:
+            database.dispose()
+            raise Conflict(
+                f"the database was written by a newer version of Spriggan ({error})",
+                hint="install that version or a later one; going back is not possible",
+            ) from error
+        except sa.exc.DatabaseError as error:
+            database.dispose()
+            raise _broken(error) from error
+        self._database = database
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables behind ``connection`` to this version, inside its transaction."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite database in file ``path``."""
+    return str(sa.URL.create("sqlite", database=str(path)))
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Python's module must not begin and end transactions on its own: it would commit
+    # a half-made table before its next statement.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _broken(error: sa.exc.DBAPIError) -> Broken:
+    return Broken(
+        f"the database failed: {error.orig}",
+        hint="check that its disk is not full and not damaged; nothing was changed by this call",
+    )

@@ -1,0 +1,214 @@
+"""From cold to running and back: a box is put around a disk, frozen, thawed, taken away.
+
+Everything here wants the sprite's lock held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+from spriggan.box.box import Box, State
+from spriggan.engine import pilot, rows
+from spriggan.engine.core import Core
+from spriggan.engine.live import Live, Phase
+from spriggan.engine.records import SpriteRow
+from spriggan.errors import Broken, NoSpace, SprigganError, Unavailable
+from spriggan.linux import loop
+from spriggan.net import addresses
+from spriggan.wire.spec import Limits, SpriteSpec, Uplink, User
+
+log = logging.getLogger(__name__)
+
+_UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
+
+
+def slot_of(spec: SpriteSpec) -> int:
+    """The slot a sprite was started in."""
+    return (spec.first_id - addresses.FIRST_ID) // addresses.ID_COUNT
+
+
+class Waking:
+    """Moves sprites between cold, running and warm."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._slots = asyncio.Lock()
+
+    async def up(self, row: SpriteRow, live: Live) -> SpriteRow:
+        """Make the sprite run, whatever it does now; return its row as it is then.
+
+        Raises ``NoSpace`` if it is paused, ``Broken`` if it does not start.
+        """
+        if live.phase is Phase.PAUSED:
+            raise NoSpace(
+                live.paused_because, hint="free space: destroy sprites, delete checkpoints or files"
+            )
+        lost = await self.check(row, live)
+        if live.phase is Phase.WARM:
+            await asyncio.to_thread(self.box(row).thaw, row.id)
+            live.move(Phase.RUNNING)
+            row = await self._record(row, live, last_running_at=rows.now())
+        elif live.phase is Phase.COLD:
+            row = await self._start(row, live, lost)
+        live.busy_at = time.monotonic()
+        return row
+
+    async def rest(self, row: SpriteRow, live: Live) -> None:
+        """running to warm: the processes stand still, in memory."""
+        if live.phase is Phase.RUNNING:
+            await asyncio.to_thread(self.box(row).freeze, row.id)
+            live.move(Phase.WARM)
+            live.warm_at = time.monotonic()
+            await self._record(row, live, last_warming_at=rows.now(), last_running_at=rows.now())
+
+    async def down(self, row: SpriteRow, live: Live, *, grace: float) -> None:
+        """To cold: the processes end, the disk stays."""
+        if live.phase not in _UP:
+            return
+        frozen = live.phase is not Phase.RUNNING
+        live.move(Phase.STOPPING)
+        try:
+            await self._take_away(row, live, frozen=frozen, grace=grace)
+        except BaseException as error:
+            live.move(Phase.RUNNING)  # as far as anybody knows; the next look at it finds out
+            await self._record(row, live, last_error=f"it could not be stopped: {error}")
+            raise
+        live.move(Phase.COLD)
+        await self._record(row, live, last_running_at=rows.now())
+
+    async def pause(self, row: SpriteRow, live: Live, because: str) -> None:
+        """Hold a sprite that writes while space is short."""
+        if live.phase is Phase.RUNNING:
+            await asyncio.to_thread(self.box(row).freeze, row.id)
+            live.move(Phase.PAUSED)
+            live.paused_because = because
+
+    async def unpause(self, row: SpriteRow, live: Live) -> None:
+        """Let it go on."""
+        if live.phase is Phase.PAUSED:
+            await asyncio.to_thread(self.box(row).thaw, row.id)
+            live.move(Phase.RUNNING)
+            live.paused_because = ""
+            live.busy_at = time.monotonic()
+
+    async def check(self, row: SpriteRow, live: Live) -> str | None:
+        """Notice that a box is gone or its pilot dead, and act on it; what was lost, or None."""
+        if live.phase not in _UP:
+            return None
+        state = await asyncio.to_thread(self.box(row).state, row.id)
+        if state is State.RUNNING:
+            return None
+        if state is State.NO_PILOT:
+            return await self.revive(row, live)
+        return await self.lose(row, live, "all its processes ended")
+
+    async def revive(self, row: SpriteRow, live: Live) -> str:
+        """Give a sprite whose pilot died a new one; its processes go on, its sessions are lost."""
+        try:
+            await self.box(row).revive(row.id)
+        except (SprigganError, OSError) as error:
+            return await self.lose(row, live, f"its pilot died and could not be started again: {error}")
+        lost = "its pilot died and was started again; the sessions of the old one are lost"
+        await self._record(row, live, last_error=lost)
+        return lost
+
+    async def lose(self, row: SpriteRow, live: Live, why: str) -> str:
+        """A sprite that was up is cold now, and says why."""
+        log.warning("%s: %s", row.name, why)
+        await self._take_away(row, live, frozen=False, grace=0)
+        live.move(Phase.COLD)
+        await self._record(row, live, last_error=why)
+        return why
+
+    async def reasons(self, row: SpriteRow, live: Live) -> list[str]:
+        """Why the sprite is awake, asked of its pilot now."""
+        if live.phase is Phase.RUNNING:
+            try:
+                live.pilot_reasons = await pilot.reasons(self.box(row).pilot_socket(row.id))
+            except Unavailable as error:
+                live.pilot_reasons = [error.message]
+        return live.reasons
+
+    def box(self, row: SpriteRow) -> Box:
+        """The kind of box this sprite runs in."""
+        return self._core.host.boxes[row.box]
+
+    async def _start(self, row: SpriteRow, live: Live, lost: str | None) -> SpriteRow:
+        live.move(Phase.WAKING)
+        try:
+            await self._put_box_around(row, live)
+        except BaseException as error:
+            try:
+                await self._take_away(row, live, frozen=False, grace=0)
+            except Exception:
+                log.exception("%s: what a failed start left could not be removed", row.name)
+            live.move(Phase.COLD)
+            failure = _for_people(error)
+            await self._record(row, live, last_error=failure.message)
+            raise failure from error
+        live.move(Phase.RUNNING)
+        return await self._record(row, live, last_running_at=rows.now(), last_error=lost)
+
+    async def _put_box_around(self, row: SpriteRow, live: Live) -> None:
+        host = self._core.host
+        if await asyncio.to_thread(loop.find, host.pool.disk_path(row.id)):
+            # Mounting it a second time would destroy it.
+            raise Unavailable(f"the disk of {row.name} is still in use", hint="try again in a moment")
+        async with self._slots:
+            used = {other.slot for other in self._core.lives.values() if other.slot is not None}
+            live.slot = await asyncio.to_thread(host.claims.take, used)
+        layers = await asyncio.to_thread(host.images.mount_layers, row.layers)
+        capability, capability_hash = self._core.capabilities.new(row.id)
+        await self._core.update(row.id, capability_hash=capability_hash)
+        netns, uplink = await asyncio.to_thread(host.uplinks.create, live.slot)
+        try:
+            spec = self._spec(row, live.slot, [str(layer) for layer in layers], uplink, capability)
+            await self.box(row).start(spec, netns)
+        finally:
+            os.close(netns)  # from here on the pilot, which lives in it, keeps it
+
+    async def _take_away(self, row: SpriteRow, live: Live, *, frozen: bool, grace: float) -> None:
+        host, box = self._core.host, self.box(row)
+        if frozen and grace > 0:  # a frozen process cannot hear that it should end
+            await asyncio.to_thread(box.thaw, row.id)
+        await box.stop(row.id, grace=grace)
+        self._core.capabilities.forget(row.id)
+        live.paused_because, live.pilot_reasons = "", []
+        if live.slot is not None:
+            await asyncio.to_thread(host.uplinks.remove, live.slot)
+            await asyncio.to_thread(host.claims.release, live.slot)
+            live.slot = None
+
+    async def _record(self, row: SpriteRow, live: Live, **values: object) -> SpriteRow:
+        return await self._core.update(row.id, status=live.status, **values)
+
+    def _spec(
+        self, row: SpriteRow, slot: int, layers: list[str], uplink: Uplink, capability: str
+    ) -> SpriteSpec:
+        core = self._core
+        return SpriteSpec(
+            sprite_id=row.id,
+            name=row.name,
+            hostname=row.name,
+            run_dir=str(core.host.runtime / row.id),
+            spool_dir=str(core.data / "spool" / row.id),
+            disk=str(core.host.pool.disk_path(row.id)),
+            layers=layers,
+            first_id=addresses.first_id(slot),
+            cgroup=f"/spriggan-{core.host.instance}/{row.id}",
+            uplink=uplink,
+            limits=Limits(memory_mb=row.config.ram_mb, cpus=row.config.cpus, pids=row.config.pids),
+            user=User(name=row.user, shell=row.shell),
+            environment={**row.image_environment, **row.environment},
+            server_socket=str(core.data / "api.sock"),
+            capability=capability,
+        )
+
+
+def _for_people(error: BaseException) -> SprigganError:
+    if isinstance(error, SprigganError):
+        return error
+    return Broken(f"the sprite does not start: {error or type(error).__name__}", hint="see the server's log")

@@ -1,0 +1,113 @@
+"""Processes: subreaper, descriptors of processes, and who is who."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from spriggan.linux import libc
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def set_child_subreaper() -> None:
+    """Orphaned descendants of this process become its children, so that it can wait for them."""
+    libc.call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, what="prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def set_name(name: str) -> None:
+    """Name the calling process for ps and top (15 bytes at most)."""
+    libc.call("prctl", PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0, what="prctl(PR_SET_NAME)")
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor of process ``pid``; the caller closes it. ESRCH if it is gone."""
+    return libc.syscall("pidfd_open", pid, 0, what=f"pidfd_open({pid})")
+
+
+def borrow_fd(pid: int, fd: int) -> int:
+    """Return a duplicate of descriptor ``fd`` of process ``pid``; the caller closes it."""
+    pidfd = pidfd_open(pid)
+    try:
+        return libc.syscall("pidfd_getfd", pidfd, fd, 0, what=f"pidfd_getfd({pid}, {fd})")
+    finally:
+        os.close(pidfd)
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Run ``work`` in a forked child and wait for it. Raises ``OSError`` with its words if it failed.
+
+    For what changes the whole process: its root, its namespaces, its ids. The process may have
+    threads, so ``work`` is to make system calls and little else.
+    """
+    report_r, report_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as error:
+            os.write(report_w, (str(error) or repr(error)).encode())
+        finally:
+            os._exit(0)
+    os.close(report_w)
+    with os.fdopen(report_r) as report:
+        error = report.read()
+    os.waitpid(pid, 0)
+    if error:
+        raise OSError(error)
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from ``first`` to ``last``."""
+    libc.syscall("close_range", first, last, 0, what=f"close_range({first}, {last})")
+
+
+def start_time(pid: int) -> int | None:
+    """When ``pid`` started, in clock ticks since boot; None if there is no such process.
+
+    Together with the pid it names a process for good, although pids are used again.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+async def wait(pid: int) -> int:
+    """Wait for child ``pid`` without blocking the event loop; return the exit code.
+
+    128 + n for a process that signal n ended, as a shell reports it.
+    """
+    fd = pidfd_open(pid)
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+    return exit_code(os.waitpid(pid, 0)[1])
+
+
+def exit_code(status: int) -> int:
+    """Turn a wait status into the number a shell shows."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def kill_quietly(pid: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal; False if the process is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

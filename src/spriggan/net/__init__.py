@@ -1,0 +1,1 @@
+"""The network outside a sprite: uplinks, the slots they are numbered by, and the host's rules."""

@@ -1,0 +1,299 @@
+"""The inner container: what the user calls the computer. Run by crun (runc where there is none)."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from spriggan.linux import process as processes
+from spriggan.linux.paths import read_in_root
+from spriggan.pilot.inner import nesting, oci, root
+from spriggan.pilot.inner.identity import Identity
+from spriggan.pilot.process import ExecError, Process
+from spriggan.wire.spec import SpriteSpec
+
+NAME = "sprite"  # the runtime's name for the container; its state directory is the sprite's own
+START_TIMEOUT_S = 30.0
+
+
+class Container:
+    """One sprite's world, from its disk and layers up to its first process."""
+
+    def __init__(
+        self, spec: SpriteSpec, *, staging: Path, pilot_files: Path, userns: int, netns: int
+    ) -> None:
+        self._spec = spec
+        self._staging = staging
+        self._pilot_files = pilot_files
+        self._userns = userns
+        self._netns = netns
+        self._counter = 0
+        self.init_pid = 0
+
+    @property
+    def running(self) -> bool:
+        return self.init_pid != 0 and processes.start_time(self.init_pid) is not None
+
+    def start(self) -> None:
+        """Mount the root and run the container. Blocks. Raises ``OSError`` with the cause."""
+        spec = self._spec
+        assembled = root.assemble(
+            self._staging,
+            layers=spec.layers,
+            disk_image=spec.disk,
+            first_id=spec.first_id,
+            userns=self._userns,
+            identity=Identity(spec.sprite_id, spec.hostname),
+        )
+        try:
+            self._run(assembled)
+        except BaseException:
+            self._delete()
+            root.dismantle(self._staging)
+            raise
+        if assembled.lost_host_keys:
+            self._make_host_keys()
+
+    def adopt(self) -> None:
+        """Take over the container that an earlier pilot started. Raises ``OSError`` if it is gone."""
+        command = [*self._runtime("/dev/null"), "state", NAME]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=START_TIMEOUT_S)
+        state = json.loads(done.stdout) if done.returncode == 0 else {}
+        if state.get("status") != "running":
+            raise OSError("the container is not running any more")
+        self.init_pid = int(state["pid"])
+
+    def stop(self, grace: float) -> None:
+        """End every process of the sprite and unmount its disk. Blocks.
+
+        Processes get SIGTERM and ``grace`` seconds, then SIGKILL.
+        """
+        if self.running:
+            self._terminate(grace)
+        self._delete()
+        self.init_pid = 0
+        root.dismantle(self._staging)
+
+    async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int:
+        """Start ``process`` in the container with these descriptors; return its pid on the host.
+
+        It is a child of the pilot: ``processes.wait`` gives its exit code.
+        """
+        return await self._exec(process, stdin, stdout, stderr, extra=[])
+
+    async def spawn_tty(self, process: Process, rows: int, cols: int) -> tuple[int, int]:
+        """Start ``process`` on a new terminal of the container; return (pid, master descriptor)."""
+        with tempfile.TemporaryDirectory(prefix="tty-", dir=self._spec.run_dir) as directory:
+            path = f"{directory}/s"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+                listener.bind(path)
+                listener.listen(1)
+                listener.setblocking(False)
+                receiving = asyncio.create_task(_receive_terminal(listener))
+                try:
+                    with self._null() as fd:
+                        pid = await self._exec(process, fd, fd, fd, extra=["--console-socket", path])
+                    master = await asyncio.wait_for(receiving, START_TIMEOUT_S)
+                finally:
+                    receiving.cancel()
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+        return pid, master
+
+    async def _exec(self, process: Process, stdin: int, stdout: int, stderr: int, extra: list[str]) -> int:
+        if not self.running:
+            raise ExecError("the sprite is not running", 1)
+        self._counter += 1
+        base = f"{self._spec.run_dir}/exec-{self._counter}"
+        with _files(base) as (pid_file, log, description):
+            description.write_text(json.dumps(self._process_json(process, terminal=bool(extra))))
+            command = self._runtime(str(log))
+            command += ["exec", "--detach", "--pid-file", str(pid_file), "--process", str(description), *extra, NAME]
+            child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)  # noqa: ASYNC220
+            child.returncode = await processes.wait(child.pid)
+            if child.returncode != 0:
+                raise _exec_error(process, log, child.returncode)
+            return int(pid_file.read_text())
+
+    def _process_json(self, process: Process, *, terminal: bool) -> dict[str, Any]:
+        user = process.user or self._spec.user.name
+        uid, gid, groups = self._look_up(user)
+        return {
+            "terminal": terminal,
+            "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+            "args": process.argv,
+            "env": [f"{name}={value}" for name, value in process.env.items()],
+            "cwd": process.cwd,
+            "capabilities": oci.capability_sets(),
+            "noNewPrivileges": False,
+        }
+
+    def _look_up(self, user: str) -> tuple[int, int, list[int]]:
+        """Ids of ``user`` by the sprite's own /etc/passwd and /etc/group, which it may edit."""
+        rootfs = self._staging / root.ROOT
+        ids = None
+        for fields in _records(rootfs, "/etc/passwd", 4):
+            if fields[0] == user or (user.isdigit() and fields[2] == user):
+                ids = (int(fields[2]), int(fields[3]))
+                break
+        if ids is None and user.isdigit():
+            ids = (int(user), int(user))
+        if ids is None:
+            raise ExecError(f"there is no user {user!r} in the sprite's /etc/passwd", 126)
+        groups = [int(f[2]) for f in _records(rootfs, "/etc/group", 4) if user in f[3].split(",")]
+        return ids[0], ids[1], groups
+
+    def _run(self, assembled: root.Assembled) -> None:
+        spec = self._spec
+        bundle = self._staging / "bundle"
+        bundle.mkdir(exist_ok=True)
+        config = oci.configuration(
+            spec,
+            assembled,
+            staging=self._staging,
+            pilot_files=self._pilot_files,
+            userns=f"/proc/{os.getpid()}/fd/{self._userns}",
+            netns=f"/proc/{os.getpid()}/fd/{self._netns}",
+        )
+        (bundle / "config.json").write_text(json.dumps(config))
+        with _files(f"{spec.run_dir}/run") as (pid_file, log, _):
+            command = self._runtime(str(log))
+            command += ["run", "--detach", "--pid-file", str(pid_file), "--bundle", str(bundle), NAME]
+            with self._null() as fd:
+                done = subprocess.run(
+                    command, stdin=fd, stdout=fd, stderr=fd, check=False, timeout=START_TIMEOUT_S
+                )
+            if done.returncode != 0:
+                raise OSError(f"{command[0]} could not start the container: {_last_line(log)}")
+            self.init_pid = int(pid_file.read_text())
+        nesting.allow(self.init_pid)
+
+    def _make_host_keys(self) -> None:
+        command = [*self._runtime("/dev/null"), "exec", "--user", "0:0", NAME, "sh", "-c"]
+        command.append("command -v ssh-keygen >/dev/null && ssh-keygen -A || true")
+        with self._null() as fd:
+            subprocess.run(command, stdin=fd, stdout=fd, stderr=fd, check=False, timeout=START_TIMEOUT_S)
+
+    def _terminate(self, grace: float) -> None:
+        """SIGTERM to all but init, wait until only init's own are left, then kill init."""
+        deadline = time.monotonic() + grace
+        for pid in self._others():
+            processes.kill_quietly(pid, signal.SIGTERM)
+        while self._others() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        processes.kill_quietly(self.init_pid)  # the kernel kills the rest of the pid namespace
+
+    def _others(self) -> set[int]:
+        inner = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children")
+        try:
+            keepalive = {int(pid) for pid in inner.read_text().split()[:1]}
+            namespace = os.readlink(f"/proc/{self.init_pid}/ns/pid")
+        except OSError:
+            return set()
+        found = set()
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{entry.name}/ns/pid") == namespace:
+                        found.add(int(entry.name))
+        return found - keepalive - {self.init_pid}
+
+    def _delete(self) -> None:
+        state = Path(self._spec.run_dir) / "crun" / NAME
+        command = [*self._runtime("/dev/null"), "delete", "--force", NAME]
+        if state.exists():
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=START_TIMEOUT_S)
+            shutil.rmtree(state, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _null(self) -> Iterator[int]:
+        """Our own /dev/null: the runtime makes the container's user the owner of what it gets as
+        standard streams, and with the host's that would be for everybody.
+        """
+        fd = os.open(self._pilot_files / "null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _runtime(self, log: str) -> list[str]:
+        program = shutil.which("crun") or shutil.which("runc")
+        if program is None:
+            raise OSError("neither crun nor runc is installed")
+        return [program, "--root", f"{self._spec.run_dir}/crun", "--log", log]
+
+
+@contextlib.contextmanager
+def _files(base: str) -> Iterator[tuple[Path, Path, Path]]:
+    """Names of a pid file, a log and a process description that are removed afterwards."""
+    with ExitStack() as stack:
+        paths = [Path(f"{base}.{kind}") for kind in ("pid", "log", "json")]
+        for path in paths:
+            stack.callback(path.unlink, missing_ok=True)
+        yield paths[0], paths[1], paths[2]
+
+
+def _records(rootfs: Path, name: str, fields: int) -> Iterator[list[str]]:
+    with contextlib.suppress(OSError):
+        for line in read_in_root(rootfs, name).splitlines():
+            record = line.split(":")
+            if len(record) >= fields and record[2].isdigit():
+                yield record
+
+
+def _exec_error(process: Process, log: Path, code: int) -> ExecError:
+    reason = _last_line(log)
+    lowered = reason.lower()
+    name = process.argv[0]
+    if "chdir" in lowered or "cwd" in lowered:
+        return ExecError(f"cannot change to directory {process.cwd}: {reason}", 126)
+    if "no such file" in lowered or "not found" in lowered:
+        return ExecError(f"{name}: command not found", 127)
+    if "permission denied" in lowered:
+        return ExecError(f"{name}: permission denied", 126)
+    return ExecError(f"cannot run {name}: {reason} (exit code {code})", 126)
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return "no reason was given"
+    return lines[-1] if lines else "no reason was given"
+
+
+async def _receive_terminal(listener: socket.socket) -> int:
+    """Take the terminal's master descriptor that the runtime sends."""
+    loop = asyncio.get_running_loop()
+    connection, _ = await loop.sock_accept(listener)
+    with connection:
+        readable = loop.create_future()
+        loop.add_reader(connection.fileno(), lambda: readable.done() or readable.set_result(None))
+        try:
+            await readable
+        finally:
+            loop.remove_reader(connection.fileno())
+        fds = array.array("i")
+        _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_LEN(fds.itemsize))
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: fds.itemsize])
+    if not fds:
+        raise OSError("the container runtime sent no terminal")
+    os.set_inheritable(fds[0], False)
+    return fds[0]

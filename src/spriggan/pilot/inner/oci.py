@@ -1,0 +1,192 @@
+"""The OCI runtime configuration of a sprite's inner container.
+
+Written for https://github.com/opencontainers/runtime-spec (1.0), as crun and runc read it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from spriggan.linux.namespaces import ID_COUNT
+from spriggan.pilot.inner import seccomp
+from spriggan.pilot.inner.root import Assembled
+from spriggan.wire.spec import SpriteSpec
+
+INNER_SOCKET = "inner.sock"  # in the staging tree, so that no path of the host shows
+INIT = ["/.pilot/tini", "--", "tail", "-f", "/dev/null"]
+PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Of the user namespace, so most reach nothing of the host; the missing ones act on the whole
+# machine or open kernel interfaces that are not namespaced: SYS_MODULE, SYS_RAWIO, SYS_TIME,
+# SYS_BOOT, SYSLOG, MAC_*, AUDIT_CONTROL, WAKE_ALARM, BPF, PERFMON.
+CAPABILITIES = [
+    f"CAP_{name}"
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_CHROOT SYS_PTRACE "
+        "SYS_PACCT SYS_ADMIN SYS_NICE SYS_RESOURCE SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_READ "
+        "SETFCAP BLOCK_SUSPEND CHECKPOINT_RESTORE"
+    ).split()
+]
+
+# Directories of the disk that are mounted straight from it, so that nested containers do not
+# put an overlay on an overlay.
+FROM_DISK = {
+    "tmp": "/tmp",
+    "docker": "/var/lib/docker",
+    "containers": "/var/lib/containers",
+    "logs": "/.sprite/logs",
+}
+
+# What tells about the host rather than about the sprite: block devices with the paths behind
+# them, firmware, kernel memory and keys.
+MASKED = [
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/acpi",
+    "/sys/block",
+    "/sys/class/block",
+    "/sys/dev/block",
+    "/sys/devices/virtual/block",
+    "/sys/devices/virtual/dmi",
+    "/sys/class/dmi",
+    "/sys/firmware",
+    "/sys/fs/btrfs",
+    "/sys/fs/ext4",
+    "/sys/fs/erofs",
+    "/sys/fs/xfs",
+]
+
+_DEVICES = [("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200)]
+
+
+def configuration(
+    spec: SpriteSpec, assembled: Assembled, *, staging: Path, pilot_files: Path, userns: str, netns: str
+) -> dict[str, Any]:
+    """Return ``config.json``. ``staging`` holds the inner app's socket, ``pilot_files`` holds
+    ``tini``; ``userns`` and ``netns`` are paths of the namespaces to join.
+    """
+    id_map = [{"containerID": 0, "hostID": spec.first_id, "size": ID_COUNT}]
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": spec.hostname,
+        "root": {"path": str(assembled.root), "readonly": False},
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": INIT,
+            "env": [f"PATH={PATH}", "HOME=/root"],
+            "cwd": "/",
+            "capabilities": capability_sets(),
+            "noNewPrivileges": False,
+        },
+        "mounts": [*_system_mounts(), *_disk_mounts(assembled.disk), *_pilot_mounts(staging, pilot_files)],
+        "linux": {
+            "namespaces": [
+                {"type": "user", "path": userns},
+                {"type": "network", "path": netns},
+                {"type": "pid"},
+                {"type": "mount"},
+                {"type": "ipc"},
+                {"type": "uts"},
+                {"type": "cgroup"},
+            ],
+            "uidMappings": id_map,
+            "gidMappings": id_map,
+            "cgroupsPath": f"{spec.cgroup}/box/inner",
+            "resources": {"devices": _device_rules()},
+            "devices": [
+                {"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
+                for path, major, minor in _DEVICES
+                if Path(path).exists()
+            ],
+            "seccomp": seccomp.profile(CAPABILITIES),
+            "maskedPaths": MASKED,
+            "readonlyPaths": [],
+        },
+    }
+
+
+def capability_sets(*, inheritable: bool = False) -> dict[str, list[str]]:
+    """All capabilities of a sprite in the sets that let root have them and sudo give them."""
+    return {
+        "bounding": CAPABILITIES,
+        "effective": CAPABILITIES,
+        "permitted": CAPABILITIES,
+        "inheritable": CAPABILITIES if inheritable else [],
+        "ambient": [],
+    }
+
+
+def _system_mounts() -> list[dict[str, Any]]:
+    private = ["nosuid", "noexec", "nodev"]
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": private},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "nodev", "mode=1777"],
+        },
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": private},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": private},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*private, "rw"]},
+        {
+            "destination": "/run",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=755"],
+        },
+    ]
+
+
+def _disk_mounts(disk: Path) -> list[dict[str, Any]]:
+    return [
+        {"destination": target, "type": "bind", "source": str(disk / name), "options": ["bind", "rw", "nodev"]}
+        for name, target in FROM_DISK.items()
+    ]
+
+
+def _pilot_mounts(staging: Path, pilot_files: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "destination": "/.pilot/tini",
+            "type": "bind",
+            "source": str(pilot_files / "tini"),
+            "options": ["bind", "ro", "nosuid", "nodev"],
+        },
+        {
+            "destination": "/.sprite/api.sock",
+            "type": "bind",
+            "source": str(staging / INNER_SOCKET),
+            "options": ["bind", "rw", "nosuid", "nodev"],
+        },
+    ]
+
+
+def _device_rules() -> list[dict[str, Any]]:
+    allowed = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
+    allowed += [(major, minor) for _, major, minor in _DEVICES]
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    for major, minor in allowed:
+        rule: dict[str, Any] = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+        if minor is not None:
+            rule["minor"] = minor
+        rules.append(rule)
+    return rules

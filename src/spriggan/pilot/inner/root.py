@@ -1,0 +1,149 @@
+"""The root of a sprite: read-only layers below, its disk on top, ids mapped for both.
+
+Everything is mounted in a staging tree that looks the way the sprite's mount table will
+show it, inside the pilot's private mount namespace: nothing appears on the host, and the
+kernel undoes it when the last process of the namespace ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from spriggan.linux import capabilities, libc, loop, process
+from spriggan.linux.mount import (
+    MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_RDONLY,
+    MS_NODEV,
+    MS_NOSUID,
+    mount,
+    move_mount,
+    open_tree,
+    set_attributes,
+    umount,
+)
+from spriggan.pilot.inner.identity import Identity, settle
+
+# Where the three layers of our own images stand; the names are those of the system we follow.
+LAYER_NAMES = ["mnt/languages-image", "system", "mnt/system-base"]
+DISK = "mnt/user-data"
+ROOT = "rootfs"
+UPPER = f"{DISK}/root-upper/upper"
+WORK = f"{DISK}/root-upper/work"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A sprite's root, mounted."""
+
+    root: Path
+    disk: Path
+    lost_host_keys: bool  # another sprite's host keys were removed; make new ones
+
+
+def prepare(staging: Path) -> None:
+    """Mount an empty tree at ``staging``. Once per pilot."""
+    staging.mkdir(exist_ok=True)
+    mount("spriggan", staging, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=711")
+
+
+def assemble(
+    staging: Path, *, layers: list[str], disk_image: str, first_id: int, userns: int, identity: Identity
+) -> Assembled:
+    """Mount disk, layers and the overlay over them below ``staging``.
+
+    ``layers`` are mounted directories, topmost first; ``userns`` is the namespace whose map
+    the mounts get. Raises ``OSError`` naming the step; what was mounted until then is undone.
+    """
+    try:
+        disk = staging / DISK
+        disk.mkdir(parents=True, exist_ok=True)
+        _mount_disk(Path(disk_image), disk)
+        lost_host_keys = settle(disk, identity)
+        _map_ids(disk, disk, userns, MOUNT_ATTR_IDMAP)
+        names = LAYER_NAMES if len(layers) == len(LAYER_NAMES) else _layer_names(len(layers))
+        for layer, name in zip(layers, names, strict=True):
+            target = staging / name
+            target.mkdir(parents=True, exist_ok=True)
+            _map_ids(Path(layer), target, userns, MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY)
+        (staging / ROOT).mkdir(exist_ok=True)
+        options = f"lowerdir={':'.join(f'/{name}' for name in names)},upperdir=/{UPPER},workdir=/{WORK}"
+        _mount_overlay(staging, options, first_id)
+    except BaseException:
+        dismantle(staging)
+        raise
+    return Assembled(staging / ROOT, disk, lost_host_keys)
+
+
+def dismantle(staging: Path) -> None:
+    """Unmount what ``assemble`` mounted. The disk's file system is flushed when this returns.
+
+    Not lazily for the disk: a disk that somebody still holds must be an error here, not a
+    surprise when it is swapped.
+    """
+    for name in (ROOT, *_mounted_layers(staging)):
+        if os.path.ismount(staging / name):
+            umount(staging / name, MNT_DETACH)
+    while os.path.ismount(staging / DISK):
+        umount(staging / DISK)
+
+
+def _mount_disk(image: Path, target: Path) -> None:
+    # Reached through a detached copy of the mount it lies on, so that /sys/block, which a
+    # sprite can read, shows "/disk.img" as the file behind the device and no path of the host.
+    tree = open_tree(image.parent)
+    try:
+        with loop.attach(f"/proc/self/fd/{tree}/{image.name}") as device:
+            mount(device, target, "ext4", options="discard")
+    finally:
+        os.close(tree)
+
+
+def _layer_names(count: int) -> list[str]:
+    return [f"mnt/layer-{number}" for number in range(count, 0, -1)]
+
+
+def _mounted_layers(staging: Path) -> list[str]:
+    return [*LAYER_NAMES, *(f"mnt/{path.name}" for path in (staging / "mnt").glob("layer-*"))]
+
+
+def _map_ids(source: Path, target: Path, userns: int, attributes: int) -> None:
+    """Show ``source`` at ``target`` with its ids mapped; replaces a mount at ``target`` itself."""
+    tree = open_tree(source)
+    try:
+        set_attributes(tree, add=attributes, userns=userns)
+        if source == target:
+            umount(target, MNT_DETACH)
+        move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _mount_overlay(staging: Path, options: str, first_id: int) -> None:
+    """Mount the overlay at ``staging/rootfs`` from a child that is chrooted to ``staging``.
+
+    Chrooted, so that the mount table shows the options without a path of the host. The
+    overlay keeps the credentials of whoever mounts it for all its work on the disk, and as
+    the mounts below are id mapped these must be an id that is mapped, with the capabilities
+    that setfsuid(2) takes: otherwise it turns read-only without a word.
+    """
+
+    def work() -> None:
+        os.chroot(staging)
+        os.chdir("/")
+        _set_id("setfsgid", first_id)
+        _set_id("setfsuid", first_id)
+        capabilities.raise_permitted()
+        mount("overlay", f"/{ROOT}", "overlay", 0, options)
+
+    process.in_child(work)
+
+
+def _set_id(name: str, number: int) -> None:
+    """setfsuid(2) or setfsgid(2), which report no error: ask again to see that it took."""
+    libc.call(name, ctypes.c_uint(number), what=name)
+    if libc.call(name, ctypes.c_uint(number), what=name) != number:
+        raise OSError(f"{name}({number}) had no effect")

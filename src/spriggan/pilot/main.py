@@ -1,0 +1,181 @@
+"""A pilot's life: from the fork to serving one sprite."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from spriggan.linux import namespaces, process
+from spriggan.linux.cgroup import Group, hierarchies
+from spriggan.linux.mount import MNT_DETACH, umount
+from spriggan.pilot import app as apps
+from spriggan.pilot import inner_app
+from spriggan.pilot.files import FilesHelper
+from spriggan.pilot.inner import keeper, root, router
+from spriggan.pilot.inner.container import Container
+from spriggan.pilot.inner.oci import INNER_SOCKET
+from spriggan.pilot.inner.resolver import Resolver
+from spriggan.wire.spec import SpriteSpec
+
+STAGING = "root"
+MESSAGE_BYTES = 16 << 20  # the largest WebSocket message taken; official clients stay below 10 MB
+
+
+@dataclass
+class World:
+    """What a pilot has set up or taken over."""
+
+    spec: SpriteSpec
+    held: keeper.Held
+    container: Container
+
+
+def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
+    """Be the pilot of the sprite in ``spec_file``; returns when told to end.
+
+    What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``.
+    """
+    spec = SpriteSpec.from_json(spec_file.read_text())
+    try:
+        _leave_the_zygote(spec)
+        files = FilesHelper.start()
+        previous = keeper.find(Path(spec.run_dir))
+        world = _take_over(spec, previous, pilot_files) if previous else _set_up(spec, netns, pilot_files)
+    except BaseException as error:
+        traceback.print_exc()
+        _report(report, {"error": str(error) or repr(error)})
+        os._exit(1)
+    try:
+        asyncio.run(_serve(world, files, report))
+    except BaseException as error:
+        traceback.print_exc()
+        _report(report, {"error": str(error) or repr(error)})
+        os._exit(1)
+
+
+def _leave_the_zygote(spec: SpriteSpec) -> None:
+    """Own session, name, log and cgroup; nothing of the server is left to die with."""
+    os.setsid()
+    process.set_name(f"pilot:{spec.name}")
+    process.set_child_subreaper()
+    os.chdir("/")
+    log = os.open(f"{spec.run_dir}/pilot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    for wanted, fd in ((0, null), (1, log), (2, log)):
+        os.dup2(fd, wanted)
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)
+    Group(f"{spec.cgroup}/pilot", hierarchies()).add(os.getpid())
+
+
+def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
+    """Make the sprite's namespaces and start its container."""
+    run_dir = Path(spec.run_dir)
+    host_network = namespaces.open_namespace("self", "net")
+    host = hierarchies()
+    namespaces.setns(netns, namespaces.CLONE_NEWNET)
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    if host.kind == "hybrid" and host.unified:
+        umount(host.unified, MNT_DETACH)  # crun refuses a mix; alone, version 1 is fine with it
+    with namespaces.user_namespace(spec.first_id, namespaces.CLONE_NEWNET) as pid:
+        userns = namespaces.open_namespace(pid, "user")
+        inner_network = namespaces.open_namespace(pid, "net")
+    router.configure(spec.uplink, inner_network)
+    staging = run_dir / STAGING
+    root.prepare(staging)
+    held = keeper.Held(
+        server_listener=_listen(run_dir / "pilot.sock", 0o600),
+        inner_listener=_listen(staging / INNER_SOCKET, 0o666),
+        user_namespace=userns,
+        inner_network=inner_network,
+        host_network=host_network,
+    )
+    keeper.start(run_dir, held)
+    container = Container(
+        spec, staging=staging, pilot_files=pilot_files, userns=userns, netns=inner_network
+    )
+    container.start()
+    return World(spec, held, container)
+
+
+def _take_over(spec: SpriteSpec, previous: int, pilot_files: Path) -> World:
+    """Carry on where a pilot died: join the namespaces and take the sockets that the keeper holds."""
+    mount_namespace, router_network = keeper.namespaces(previous)
+    held = keeper.borrow(previous)
+    namespaces.setns(router_network, namespaces.CLONE_NEWNET)
+    namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
+    container = Container(
+        spec,
+        staging=Path(spec.run_dir) / STAGING,
+        pilot_files=pilot_files,
+        userns=held.user_namespace,
+        netns=held.inner_network,
+    )
+    container.adopt()
+    return World(spec, held, container)
+
+
+def _listen(path: Path, mode: int) -> int:
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.bind(str(path))
+    path.chmod(mode)
+    listener.listen(1024)
+    return listener.detach()
+
+
+async def _serve(world: World, files: FilesHelper, report: int) -> None:
+    """Run both apps and the resolver until SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    resolver = Resolver()
+    await resolver.start(world.held.host_network, router.RESOLVER_ADDRESSES)
+    servers = [
+        await _listen_on(world.held.server_listener, apps.create_app(world.container, world.spec, files)),
+        await _listen_on(world.held.inner_listener, inner_app.create_inner_app(world.spec)),
+    ]
+    _report(report, {"ok": True, "init_pid": world.container.init_pid})
+    await stop.wait()
+    for server in servers:
+        await server.shutdown()
+    await resolver.close()
+
+
+async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
+    """Serve ``app`` on a listening socket, without uvicorn's main loop: it wakes ten times a second."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=MESSAGE_BYTES,
+        ws_ping_interval=None,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        date_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[socket.socket(fileno=listener)])
+    return server
+
+
+def _report(report: int, message: dict[str, object]) -> None:
+    with suppress(OSError):
+        os.write(report, json.dumps(message).encode() + b"\n")
+        os.close(report)

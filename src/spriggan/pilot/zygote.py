@@ -1,0 +1,78 @@
+"""The zygote: a process that has imported all a pilot needs, and forks one on request.
+
+``python -m spriggan.pilot.zygote RUNTIME_DIR`` with a SOCK_SEQPACKET socket as descriptor 3. A
+request is the path of a sprite's specification, with two descriptors: the network namespace that
+becomes the pilot's (the uplink is in it), and a pipe on which the pilot reports one line of JSON
+when it is up or why it is not. The reply is the pilot's pid. The zygote ends when the socket's
+other end closes; its pilots go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from spriggan.linux import namespaces, process
+from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
+from spriggan.pilot import main as pilot
+
+SOCKET_FD = 3
+TINI = "tini-static"
+
+
+def main() -> None:
+    """Serve until the other end of the socket closes."""
+    runtime = Path(sys.argv[1])
+    os.setsid()
+    process.set_name("spriggan-zygote")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for pilots here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    files = pilot_files(runtime)
+    gc.collect()
+    gc.freeze()  # or the first collection in each pilot would copy all pages
+    connection = socket.socket(fileno=SOCKET_FD)
+    connection.send(b"ready")
+    while True:
+        request, fds, _, _ = socket.recv_fds(connection, 4096, 2)
+        if not request:
+            return
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            pilot.run(Path(request.decode()), netns=fds[0], report=fds[1], pilot_files=files)
+            os._exit(0)
+        for fd in fds:
+            os.close(fd)
+        connection.send(str(pid).encode())
+
+
+def pilot_files(runtime: Path) -> Path:
+    """Mount a small file system with what every sprite gets to see of ours, privately.
+
+    A copy in memory, because a bind mount from the host's own file system would show its
+    device and path in the sprite's mount table.
+    """
+    tini = shutil.which(TINI)
+    if tini is None:
+        raise SystemExit("tini-static is not installed; run `spriggan setup`")
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
+    directory = runtime / "pilot"
+    directory.mkdir(exist_ok=True)
+    mount("pilot", directory, "tmpfs", MS_NOSUID, "mode=755,size=4m")
+    shutil.copy(tini, directory / "tini")
+    (directory / "tini").chmod(0o755)
+    os.mknod(directory / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    return directory
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The server: REST and WebSocket for clients, over the engine."""

@@ -1,0 +1,134 @@
+"""How an error reaches a client: the one table of status codes, and the one shape of a body.
+
+Every body is ``{"error", "code", "message", "hint"}``. ``error`` is text for people: official
+clients know some of these texts, and their file system part looks for phrases in it. ``message``
+is the same, because they show it when there is one. ``code`` is stable for programs, and where
+they look for it (``ENOENT`` and the like come from the pilot in this field). ``hint`` is the way out.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+from spriggan import errors
+
+
+class Unauthenticated(errors.SprigganError):
+    """No token, or none that is valid here (401)."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(errors.SprigganError):
+    """The token is valid, but not for this (403)."""
+
+    code = "forbidden"
+
+
+class TooLarge(errors.InvalidRequest):
+    """More than this endpoint reads (413)."""
+
+    code = "too_large"
+
+
+class HeadTooLarge(errors.InvalidRequest):
+    """A request line and headers longer than any use of them (431)."""
+
+    code = "head_too_large"
+
+
+class NoSuchEndpoint(errors.NotFound):
+    """Nothing is served under that path (404)."""
+
+    code = "no_such_endpoint"
+
+
+class MethodNotAllowed(errors.InvalidRequest):
+    """The path exists, for other methods (405)."""
+
+    code = "method_not_allowed"
+
+
+STATUS: dict[type[errors.SprigganError], int] = {
+    errors.InvalidRequest: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    errors.NotFound: 404,
+    MethodNotAllowed: 405,
+    errors.AlreadyExists: 409,
+    errors.Conflict: 409,
+    TooLarge: 413,
+    errors.InvalidValue: 422,
+    HeadTooLarge: 431,
+    errors.Broken: 500,
+    errors.MissingCapability: 501,
+    errors.Unavailable: 503,
+    errors.NoSpace: 507,
+    errors.SprigganError: 500,
+}
+
+
+class ErrorReply(BaseModel):
+    """What every refused or failed request is answered with."""
+
+    error: str = Field(description="What went wrong, for people.", examples=["sprite not found"])
+    code: str = Field(description="Stable name of the kind of error.", examples=["not_found"])
+    message: str = Field(
+        description="The same as `error`: some clients show the one, some the other.",
+        examples=["sprite not found"],
+    )
+    hint: str = Field(
+        description="What to do about it; may be empty.", examples=["see what there is with: spriggan list"]
+    )
+    errors: list[str] | None = Field(
+        default=None, description="Each thing that is wrong with the request, if there are several."
+    )
+
+
+def status_of(error: errors.SprigganError) -> int:
+    """The status code of the nearest class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def body_of(error: errors.SprigganError, *, each: list[str] | None = None) -> dict[str, Any]:
+    """The JSON body that says ``error``."""
+    body: dict[str, Any] = {
+        "error": error.message,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    if each:
+        body["errors"] = each
+    return body
+
+
+def error_response(
+    error: errors.SprigganError, *, headers: dict[str, str] | None = None, each: list[str] | None = None
+) -> JSONResponse:
+    """The response that says ``error``."""
+    more = dict(headers or {})
+    if isinstance(error, Unauthenticated):
+        more["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.Unavailable):
+        more["Retry-After"] = "1"
+    return JSONResponse(body_of(error, each=each), status_of(error), headers=more)
+
+
+def internal_error() -> errors.Broken:
+    """What a client is told of a defect; the facts are in the server's log."""
+    return errors.Broken(
+        "the server made a mistake", hint="its log has the details; please report it with them"
+    )
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an endpoint, for its OpenAPI description. 401 and 403 always belong."""
+    return {
+        status: {"model": ErrorReply, "description": HTTPStatus(status).phrase}
+        for status in sorted({401, 403, *statuses})
+    }

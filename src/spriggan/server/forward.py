@@ -1,0 +1,187 @@
+"""Hands an HTTP request on to a pilot, and its response back, without changing a chunk.
+
+In ``POST /exec`` one HTTP chunk is one frame (it has no length of its own), so a chunk of the
+pilot's response becomes exactly one ASGI message, which uvicorn writes as one chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from pathlib import Path
+
+import h11
+from starlette.types import Message, Receive, Scope, Send
+
+from spriggan.errors import Broken
+from spriggan.server.link import Link
+
+# A pilot's frames are far smaller. What is longer cannot be a frame, and goes on in pieces.
+MAX_CHUNK = 4 << 20
+
+# Of one connection (RFC 9110, 7.6.1), plus those that are the server's own business.
+NOT_FORWARDED = frozenset(
+    (
+        b"authorization",
+        b"connection",
+        b"expect",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection before it had the whole response."""
+
+
+async def forward(
+    scope: Scope, receive: Receive, send: Send, *, socket: Path, target: bytes, gap: float = 0.0
+) -> None:
+    """Answer the request in ``scope`` with what the pilot at ``socket`` says to ``target``.
+
+    ``gap`` is the least time between two chunks of the response, in seconds.
+
+    Returns when the response is complete or the client is gone; then, or when cancelled, the
+    connection to the pilot is closed. Raises only while nothing has been sent to the client.
+    """
+    async with Link(socket) as link:
+        connection = h11.Connection(h11.CLIENT)
+        response = _Response(send, gap)
+        upload = _upload(scope, receive, connection, link, target)
+        await _exchange(upload, _download(connection, link, response), response)
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """``headers`` without those that are for one connection only, or for the server only."""
+    given = [(name.lower(), value) for name, value in headers]
+    named = {
+        token.strip().lower() for name, value in given if name == b"connection" for token in value.split(b",")
+    }
+    return [(name, value) for name, value in given if name not in NOT_FORWARDED and name not in named]
+
+
+async def _exchange(
+    sending: Coroutine[None, None, None], receiving: Coroutine[None, None, None], response: _Response
+) -> None:
+    """Send the request and the response at the same time: either may be a stream without end."""
+    upload = asyncio.create_task(sending)
+    download = asyncio.create_task(receiving)
+    try:
+        await asyncio.wait({upload, download}, return_when=asyncio.FIRST_COMPLETED)
+        if not download.done():
+            await upload
+        await download
+    except ClientGone:
+        return
+    except (h11.RemoteProtocolError, OSError, EOFError) as error:
+        if not response.started:
+            raise Broken(
+                f"the sprite's pilot broke off ({error or type(error).__name__})",
+                hint="try again; the pilot's log has the details",
+            ) from error
+        # uvicorn closes a connection whose response is not complete, so the client notices.
+    finally:
+        for task in (upload, download):
+            task.cancel()
+        await asyncio.gather(upload, download, return_exceptions=True)
+
+
+async def _upload(
+    scope: Scope, receive: Receive, connection: h11.Connection, link: Link, target: bytes
+) -> None:
+    """Send the request with its body as it comes, then watch for the client to go away."""
+    headers = end_to_end(scope["headers"])
+    names = {name for name, _ in headers}
+    if b"content-length" not in names and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        headers.append((b"transfer-encoding", b"chunked"))
+    if b"host" not in names:
+        headers.append((b"host", b"sprite"))
+    headers.append((b"connection", b"close"))
+    request = h11.Request(method=scope["method"].encode(), target=target, headers=headers)
+    await _write(connection, link, request)
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        if message.get("body"):
+            await _write(connection, link, h11.Data(data=message["body"]))
+        more = message.get("more_body", False)
+    await _write(connection, link, h11.EndOfMessage())
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ClientGone
+
+
+async def _write(connection: h11.Connection, link: Link, event: h11.Event) -> None:
+    """Send ``event``. A pilot that refuses may answer and close before it has read the body: what
+    it says is in its response, so that it no longer listens is no error here.
+    """
+    with contextlib.suppress(ConnectionError, h11.LocalProtocolError):
+        await link.write(connection.send(event) or b"")
+
+
+class _Response:
+    """The client's side of the response."""
+
+    def __init__(self, send: Send, gap: float) -> None:
+        self.started = False
+        self._send = send
+        self._gap = gap
+        self._last = -gap
+
+    async def start(self, response: h11.Response) -> None:
+        self.started = True
+        headers = end_to_end(response.headers)
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        if data and self._gap:
+            await asyncio.sleep(self._last + self._gap - time.monotonic())
+            self._last = time.monotonic()
+        message: Message = {"type": "http.response.body", "body": data, "more_body": more}
+        await self._send(message)
+
+
+async def _download(connection: h11.Connection, link: Link, response: _Response) -> None:
+    """Hand the response on, chunk by chunk."""
+    chunked = False
+    chunk = bytearray()
+    async for event in _events(connection, link):
+        if isinstance(event, h11.Response):
+            chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
+            await response.start(event)
+        elif isinstance(event, h11.Data):
+            if not chunked:
+                await response.body(bytes(event.data), more=True)
+                continue
+            chunk += event.data
+            if event.chunk_end or len(chunk) > MAX_CHUNK:
+                await response.body(bytes(chunk), more=True)
+                chunk.clear()
+    await response.body(b"", more=False)
+
+
+async def _events(connection: h11.Connection, link: Link) -> AsyncIterator[h11.Event]:
+    """What the pilot says, up to the end of its response."""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await link.read())
+        elif isinstance(event, h11.EndOfMessage):
+            return
+        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+            raise EOFError("the connection was closed")
+        elif isinstance(event, h11.Event) and not isinstance(event, h11.InformationalResponse):
+            yield event

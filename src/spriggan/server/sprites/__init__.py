@@ -1,0 +1,1 @@
+"""The Sprites dialect: the paths and shapes that official Sprites clients speak."""

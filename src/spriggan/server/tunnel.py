@@ -1,0 +1,266 @@
+"""WebSockets: authenticated and resolved here, then the bytes go to the pilot and back untouched.
+
+uvicorn gives a connection that asks for an upgrade to ``Tunnel``, with the request's head. The
+head is checked and sent on to the pilot; from the pilot's 101 on, both directions are pipes.
+Until then nothing the client sends is passed on, and a refusal ends the connection: a second
+request in it would otherwise reach the pilot past every check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import h11
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from spriggan.engine import Engine
+from spriggan.errors import Broken, InvalidRequest, SprigganError
+from spriggan.server import version
+from spriggan.server.auth import identify
+from spriggan.server.errors import HeadTooLarge, NoSuchEndpoint, error_response, internal_error
+from spriggan.server.forward import NOT_FORWARDED
+from spriggan.server.link import READ_SIZE, Link
+
+log = logging.getLogger(__name__)
+
+# A command line is in the URL; Linux takes 128 KiB for one argument, percent-encoding triples it.
+MAX_HEAD = 1 << 20
+MAX_REFUSAL = 1 << 20
+# How long the pilot has for its answer, and for its last words after the client has gone.
+HANDSHAKE_TIMEOUT = 30.0
+FAREWELL_TIMEOUT = 10.0
+# How long what a client still sends is taken and dropped.
+LINGER_TIMEOUT = 5.0
+
+# What a sprite serves over WebSocket, below /v1/sprites/{name}.
+ENDPOINTS = re.compile(rb"/v1/sprites/(?P<name>[^/]+)/(?P<rest>exec(/[^/]+)?)")
+
+
+class Tunnel(asyncio.StreamReaderProtocol):
+    """One upgraded connection. uvicorn makes it with the keyword arguments."""
+
+    def __init__(
+        self, engine: Engine, *, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._reader = asyncio.StreamReader(limit=READ_SIZE)
+        super().__init__(self._reader)
+        self._engine = engine
+        self._server = server_state
+        self._task: asyncio.Task[None] | None = None
+        self._answered = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream, for uvicorn listens to no other
+        writer = asyncio.StreamWriter(transport, self, self._reader, asyncio.get_running_loop())
+        self._task = asyncio.create_task(self._serve(writer))
+        # uvicorn waits for what is in these sets when it shuts down, after telling each connection.
+        self._server.connections.add(self)
+        self._server.tasks.add(self._task)
+        self._task.add_done_callback(self._server.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._server.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server ends. The session goes on, and can be attached again."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._open(writer)
+        except OSError:
+            pass  # one side is gone; that the other is closed tells it
+        except Exception as error:
+            ours = error if isinstance(error, SprigganError) else internal_error()
+            if ours is not error:
+                log.exception("a WebSocket failed")
+            if not self._answered:
+                writer.write(whole_response(ours))
+        finally:
+            writer.close()
+
+    async def _open(self, client: asyncio.StreamWriter) -> None:
+        head = await self._head()
+        path, *query = head.target.partition(b"?")
+        authorization = [value for field, value in head.headers if field == b"authorization"]
+        caller = await identify(self._engine, authorization, local=_is_unix(client))
+        caller.check(path.decode("ascii"))
+        name, pilot_path = _endpoint(path)
+        request = h11.Request(
+            method=b"GET", target=pilot_path + b"".join(query), headers=_upgrade_headers(head)
+        )
+        async with (
+            self._engine.awake(name, "an open exec connection") as awake,
+            Link(awake.pilot_socket) as link,
+        ):
+            answer, first_bytes = await _handshake(request, link)
+            self._answered = True
+            client.write(answer)
+            if first_bytes is not None:
+                client.write(first_bytes)
+                await _pipe(self._reader, client, link)
+        await _linger(self._reader, client)
+
+    async def _head(self) -> h11.Request:
+        """The request, of which uvicorn has taken apart and put together every line."""
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        size = 0
+        try:
+            while (event := connection.next_event()) is h11.NEED_DATA:
+                data = await self._reader.read(READ_SIZE)
+                size += len(data)
+                if size > MAX_HEAD:
+                    raise head_too_large()
+                connection.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                raise head_too_large() from error
+            raise InvalidRequest(f"this is not a WebSocket request ({error})") from error
+        if not isinstance(event, h11.Request) or event.method != b"GET":
+            raise InvalidRequest("a WebSocket is opened with GET", hint="use a WebSocket client")
+        return event
+
+
+def head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"the request's URL and headers are longer than {MAX_HEAD >> 10} KiB",
+        hint="write a long script to a file first, and run that",
+    )
+
+
+def _endpoint(path: bytes) -> tuple[str, bytes]:
+    """The sprite's name and the pilot's path for the path of a request.
+
+    Each segment is decoded by itself and encoded anew, so that no encoded slash or dot can
+    lead to another endpoint.
+    """
+    match = ENDPOINTS.fullmatch(path)
+    parts = [unquote_to_bytes(part) for part in match["rest"].split(b"/")] if match else []
+    if match is None or any(b"/" in part or part in (b".", b"..") for part in parts):
+        raise NoSuchEndpoint(
+            "no WebSocket is served under this path",
+            hint="exec is, at /v1/sprites/NAME/exec and /v1/sprites/NAME/exec/SESSION",
+        )
+    name = unquote_to_bytes(match["name"]).decode(errors="replace")
+    return name, b"".join(b"/" + quote(part, safe="").encode() for part in parts)
+
+
+def _upgrade_headers(head: h11.Request) -> list[tuple[bytes, bytes]]:
+    headers = [(name, value) for name, value in head.headers if name not in NOT_FORWARDED]
+    return [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+
+
+async def _handshake(request: h11.Request, link: Link) -> tuple[bytes, bytes | None]:
+    """Ask the pilot; return its answer's head (or all of a refusal), and what it sent after a 101.
+
+    The second is None for a refusal.
+    """
+    connection = h11.Connection(h11.CLIENT)
+    head = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    refusal: h11.Response | None = None
+    body = bytearray()
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+            await link.write(head)
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await link.read())
+                elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                    return _written(event), connection.trailing_data[0]
+                elif isinstance(event, h11.Response):
+                    refusal = event
+                elif isinstance(event, h11.Data) and len(body) < MAX_REFUSAL:
+                    body += event.data
+                elif isinstance(event, h11.EndOfMessage) and refusal is not None:
+                    return _written(refusal, bytes(body)), None
+                elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                    raise EOFError("it closed the connection")
+    except (h11.RemoteProtocolError, OSError, EOFError, TimeoutError) as error:
+        raise Broken(
+            f"the sprite's pilot did not open the session ({error or type(error).__name__})",
+            hint="try again; the pilot's log has the details",
+        ) from error
+
+
+def _written(response: h11.InformationalResponse | h11.Response, body: bytes = b"") -> bytes:
+    """A pilot's answer as the client gets it: with our version, and closing if it is a refusal."""
+    lines = [b"HTTP/1.1 %d %s" % (response.status_code, bytes(response.reason))]
+    headers = [(bytes(name), bytes(value)) for name, value in response.headers.raw_items()]
+    ours = (
+        {b"content-length", b"connection", b"transfer-encoding"}
+        if isinstance(response, h11.Response)
+        else set()
+    )
+    lines += [name + b": " + value for name, value in headers if name.lower() not in ours]
+    lines.append(f"{version.HEADER}: {version.sprite_version()}".encode())
+    if isinstance(response, h11.Response):
+        lines += [b"Connection: close", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def whole_response(error: SprigganError) -> bytes:
+    """An error as a whole HTTP response, after which the connection is closed."""
+    response = error_response(error)
+    reason = HTTPStatus(response.status_code).phrase.encode()
+    event = h11.Response(status_code=response.status_code, reason=reason, headers=response.raw_headers)
+    return _written(event, bytes(response.body))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:
+    """Copy both ways until the pilot ends, or the client has gone and the pilot had time to notice."""
+    upward = asyncio.create_task(_copy_up(reader, link))
+    downward = asyncio.create_task(_copy_down(link, writer))
+    try:
+        await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
+        # What the pilot has said is for the client, also when the pilot no longer listens.
+        await asyncio.wait({downward}, timeout=FAREWELL_TIMEOUT)
+    finally:
+        for task in (upward, downward):
+            task.cancel()
+        await asyncio.gather(upward, downward, return_exceptions=True)
+
+
+async def _copy_up(reader: asyncio.StreamReader, link: Link) -> None:
+    """From the client to the pilot, no faster than the pilot reads."""
+    try:
+        while data := await reader.read(READ_SIZE):
+            await link.write(data)
+    finally:
+        link.end()
+
+
+async def _copy_down(link: Link, writer: asyncio.StreamWriter) -> None:
+    """From the pilot to the client, no faster than the client reads."""
+    while data := await link.read():
+        writer.write(data)
+        await writer.drain()
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """End the connection so that the client gets all of it.
+
+    To close while something of the client's is unread resets the connection, and a reset can
+    overtake the last bytes: of a command that ended while its input was still being sent, the
+    exit code would be lost.
+    """
+    with contextlib.suppress(OSError):
+        writer.write_eof()
+        async with asyncio.timeout(LINGER_TIMEOUT):
+            while await reader.read(READ_SIZE):
+                pass
+
+
+def _is_unix(writer: asyncio.StreamWriter) -> bool:
+    """Whether the client came over the unix socket: addresses of all others are tuples."""
+    return isinstance(writer.get_extra_info("sockname"), str)

@@ -1,0 +1,1 @@
+"""What the server and a pilot tell each other: specifications, frames, messages."""

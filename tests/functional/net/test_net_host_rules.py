@@ -1,0 +1,141 @@
+"""The host's table: set, missed, removed; forwarding as it was; who blocks forwarding."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from net_world import FAR4, World, ask, nft
+
+from spriggan.net.host import HostRules
+
+SYSCTL = Path("/proc/sys/net")
+FORWARDING = (
+    "ipv4/ip_forward",
+    "ipv6/conf/all/forwarding",
+    "ipv4/conf/eth0/forwarding",
+    "ipv6/conf/eth0/forwarding",
+)
+
+
+def forwarding() -> list[str]:
+    return [(SYSCTL / name).read_text().strip() for name in FORWARDING]
+
+
+def test_installing_twice_changes_nothing_and_a_flush_is_noticed(world: World) -> None:
+    def list_table() -> str:
+        return subprocess.run(
+            ["nft", "list", "table", "inet", world.rules.table], capture_output=True, text=True, check=True
+        ).stdout
+
+    before = world.on_host(list_table)
+    world.on_host(world.rules.install)
+    assert world.on_host(list_table) == before
+    assert world.on_host(world.rules.present)
+    world.on_host(lambda: nft("flush ruleset"))
+    assert not world.on_host(world.rules.present)
+    world.on_host(world.rules.install)
+    assert world.on_host(list_table) == before
+
+
+def test_forwarding_is_put_back_by_the_last_instance(world: World) -> None:
+    other = HostRules("other123", runtime=world.runtime)
+    world.on_host(world.rules.remove)
+    world.on_host(lambda: (SYSCTL / "ipv6/conf/eth0/forwarding").write_text("1"))
+    before = world.on_host(forwarding)
+    assert before == ["0", "0", "0", "1"]
+
+    world.on_host(world.rules.install)
+    world.on_host(other.install)
+    assert world.on_host(forwarding) == ["1"] * 4
+    world.on_host(world.rules.remove)
+    assert world.on_host(forwarding) == ["1"] * 4
+    assert not world.on_host(world.rules.present)
+    world.on_host(other.remove)
+    assert world.on_host(forwarding) == before
+    world.on_host(other.remove)
+    assert world.on_host(forwarding) == before
+    assert not (world.runtime / "forwarding.json").exists()
+
+
+def test_forwarding_that_was_on_stays_on(world: World) -> None:
+    world.on_host(world.rules.remove)
+    world.on_host(lambda: (SYSCTL / "ipv4/ip_forward").write_text("1"))
+    world.on_host(world.rules.install)
+    world.on_host(world.rules.remove)
+    assert world.on_host(forwarding)[0] == "1"
+
+
+def test_nobody_blocks_on_a_fresh_host(world: World) -> None:
+    assert world.on_host(world.rules.forward_blockers) == []
+
+
+@pytest.mark.parametrize(
+    ("who", "chains"),
+    [
+        ("Docker (iptables)", ["DOCKER", "DOCKER-USER"]),
+        ("ufw", ["ufw-before-forward"]),
+        ("iptables FORWARD policy", []),
+    ],
+)
+def test_a_forward_policy_of_drop_is_named_and_its_fix_works(
+    world: World, who: str, chains: list[str]
+) -> None:
+    if not shutil.which("iptables"):
+        pytest.skip("needs iptables")
+
+    def block() -> None:
+        subprocess.run(["iptables", "-P", "FORWARD", "DROP"], check=True)
+        for chain in chains:
+            subprocess.run(["iptables", "-N", chain], check=True)
+            subprocess.run(["iptables", "-A", "FORWARD", "-j", chain], check=True)
+
+    with world.sprite(910) as sprite:
+        world.on_host(block)
+        with pytest.raises(TimeoutError):
+            sprite.run(lambda: ask(FAR4))
+        (blocker,) = world.on_host(world.rules.forward_blockers)
+        assert blocker.who == who
+        if who == "ufw":  # the program is not asked for: its command is only compared
+            assert blocker.fix == f"ufw route allow in on sg{world.instance[:4]}-+"
+            return
+        world.on_host(lambda: subprocess.run(blocker.fix, shell=True, check=True))
+        assert sprite.run(lambda: ask(FAR4))
+        assert world.on_host(world.rules.forward_blockers) == []
+
+
+def test_iptables_legacy_is_looked_at(world: World) -> None:
+    if not shutil.which("iptables-legacy-save"):
+        pytest.skip("needs iptables-legacy")
+
+    def block() -> bool:
+        return not subprocess.run(["iptables-legacy", "-P", "FORWARD", "DROP"], check=False).returncode
+
+    if not world.on_host(block):
+        pytest.skip("needs a kernel with ip_tables")
+    (blocker,) = world.on_host(world.rules.forward_blockers)
+    assert "iptables-legacy" in blocker.fix
+    world.on_host(lambda: subprocess.run(blocker.fix, shell=True, check=True))
+    assert world.on_host(world.rules.forward_blockers) == []
+
+
+def test_tables_of_nftables_and_firewalld_are_named(world: World) -> None:
+    world.on_host(
+        lambda: nft(
+            """
+            table inet mine { chain out { type filter hook forward priority 5; policy drop; }; }
+            table inet firewalld {
+                chain filter_FORWARD {
+                    type filter hook forward priority 10; policy accept;
+                    ct state established,related accept
+                    reject with icmpx type admin-prohibited
+                }
+            }
+            """
+        )
+    )
+    found = dict(world.on_host(world.rules.forward_blockers))
+    assert set(found) == {"nftables table inet mine", "firewalld"}
+    assert "--add-interface=sg" in found["firewalld"]

@@ -1,0 +1,196 @@
+"""WebSockets: refusals before the upgrade, and bytes untouched after it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect, unix_connect
+
+from .conftest import UPGRADE, Running, head, until
+from .double import CAPABILITY, TOKEN
+
+AUTH = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def opened(server: Running, path: str, headers: dict[str, str] = AUTH) -> ClientConnection:
+    return connect(
+        f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers, proxy=None, max_size=None
+    )
+
+
+def refusal(server: Running, path: str, headers: dict[str, str] = AUTH) -> tuple[int, dict[str, str]]:
+    with pytest.raises(InvalidStatus) as caught:
+        opened(server, path, headers)
+    response = caught.value.response
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["sprite-version"] == "v0.1.0"
+    assert response.headers["connection"] == "close"
+    return response.status_code, json.loads(response.body or b"")
+
+
+def test_a_command(server: Running, sprite: str) -> None:
+    with opened(server, f"/v1/sprites/{sprite}/exec?cmd=hello&cmd=w%C3%B6rld") as ws:
+        assert ws.response is not None
+        assert ws.response.headers["sprite-version"] == "v0.1.0"
+        assert ws.response.headers["x-sprite-capabilities"] == "signal"
+        assert json.loads(ws.recv())["type"] == "session_info"
+        assert ws.recv() == "\x01hello wörld".encode()
+        assert ws.recv() == b"\x03\x00"
+        with pytest.raises(ConnectionClosed):
+            ws.recv()
+        assert ws.close_code == 1000
+    until(lambda: not server.engine.awake_now[sprite])
+
+
+def test_what_reaches_the_pilot(server: Running, sprite: str) -> None:
+    headers = {**AUTH, "X-Mine": "1"}
+    with opened(server, f"/v1/sprites/{sprite}/exec?cmd=headers", headers) as ws:
+        ws.recv()
+        shown = json.loads(ws.recv()[1:])
+    assert shown["path"] == "/exec"
+    assert shown["headers"]["x-mine"] == "1"
+    assert "authorization" not in shown["headers"]
+
+
+def test_attach_by_path(server: Running, sprite: str) -> None:
+    with opened(server, f"/v1/sprites/{sprite}/exec/a%20%2e%3F%62?stdin=true") as ws:
+        ws.recv()
+        assert ws.recv() == b"\x01/exec/a%20.%3Fb"
+
+
+def test_large_data_both_ways(server: Running, sprite: str) -> None:
+    with opened(server, f"/v1/sprites/{sprite}/exec?cmd=cat") as ws:
+        ws.recv()
+        sent = 40
+
+        def write() -> None:
+            for _ in range(sent):
+                ws.send(b"\x00" + b"q" * 500_000)
+            ws.send(b"\x04")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        total = 0
+        while (data := ws.recv())[0] != 3:
+            total += len(data) - 1
+        writer.join()
+        assert total == sent * 500_000
+
+
+def test_a_slow_reader_stops_the_pilot(server: Running, sprite: str) -> None:
+    with server.connect() as connection:
+        path = f"/v1/sprites/{sprite}/exec?cmd=flood&cmd=300"
+        connection.sendall(head("GET", path, *UPGRADE))
+        time.sleep(0.5)
+        assert server.engine.awake_now[sprite] == 1
+        total = 0
+        while total < 300 * 65_000:
+            total += len(connection.recv(1 << 20))
+
+
+def test_idle_sockets_stay_and_end_with_the_client(server: Running, sprite: str) -> None:
+    with opened(server, f"/v1/sprites/{sprite}/exec?cmd=wait") as ws:
+        ws.recv()
+        time.sleep(0.3)
+        assert ws.ping().wait(5)
+        assert server.engine.awake_now[sprite] == 1
+        ws.socket.shutdown(socket.SHUT_RDWR)
+    until(server.pilot.disconnected.is_set)
+    until(lambda: not server.engine.awake_now[sprite])
+
+
+def test_refusals(server: Running, client: httpx.Client, sprite: str) -> None:
+    path = f"/v1/sprites/{sprite}/exec?cmd=x"
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
+        status, body = refusal(server, path, headers)
+        assert (status, body["code"]) == (401, "unauthenticated")
+    status, body = refusal(server, path, {"Authorization": f"Bearer {CAPABILITY}{sprite}"})
+    assert (status, body["code"]) == (403, "forbidden")
+    status, body = refusal(
+        server, f"/v1/sprites/{sprite}%2Fcheckpoints/exec", {"Authorization": f"Bearer {CAPABILITY}{sprite}"}
+    )
+    assert (status, body["code"]) == (403, "forbidden")
+    status, body = refusal(server, "/v1/sprites/nobody/exec?cmd=x")
+    assert (status, body["error"]) == (404, "sprite not found")
+    for name in ("%2e%2e", "a%2Fb", "%00", "%ff", "DEV", "x" * 300):
+        status, body = refusal(server, f"/v1/sprites/{name}/exec?cmd=x")
+        assert (status, body["code"]) == (404, "not_found")
+    for other in (
+        "/",
+        "/v1/sprites/dev",
+        "/v1/sprites/dev/control",
+        "/v1/sprites/dev/exec/1/kill",
+        "/v1/sprites/dev/pilot/status",
+        "/v1/sprites/dev/exec/../pilot",
+        "/v1/sprites/dev/exec/a%2Fb",
+        "/v1/sprites/dev/exec/%2e%2e",
+    ):
+        status, body = refusal(server, other)
+        assert (status, body["code"]) == (404, "no_such_endpoint")
+    status, body = refusal(server, f"/v1/sprites/{sprite}/exec?id=nobody")
+    assert (status, body["error"]) == (404, "no such session")
+    server.engine.pilot_socket = server.engine.pilot_socket.with_name("none.sock")
+    status, body = refusal(server, path)
+    assert (status, body["code"]) == (503, "unavailable")
+    assert not server.engine.awake_now[sprite]
+
+
+def test_a_long_command_line_passes_and_a_longer_one_is_refused(server: Running, sprite: str) -> None:
+    status, body = refusal(server, f"/v1/sprites/{sprite}/exec?cmd=" + "x" * (1 << 20))
+    assert (status, body["code"]) == (431, "head_too_large")
+    request = head("GET", f"/v1/sprites/nobody/exec?cmd={'x' * 200_000}", *UPGRADE)
+    with server.connect() as connection:
+        connection.sendall(request)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+
+def test_bad_upgrade_requests(server: Running, sprite: str) -> None:
+    for method, host in (("POST", "Host: h"), ("GET", "")):
+        with server.connect() as connection:
+            connection.sendall(head(method, f"/v1/sprites/{sprite}/exec", *UPGRADE, host=host))
+            received = connection.recv(65536)
+            assert received.startswith(b"HTTP/1.1 400 "), received
+            assert b'"hint"' in received
+
+
+def test_no_second_request_after_a_refusal(server: Running, sprite: str) -> None:
+    """It would reach the pilot without any check."""
+    smuggled = "GET /pilot/status HTTP/1.1\r\nHost: h\r\n\r\n"
+    with server.connect() as connection:
+        path = f"/v1/sprites/{sprite}/exec?id=nobody"
+        connection.sendall(head("GET", path, *UPGRADE))
+        received = connection.recv(65536)
+        try:
+            connection.sendall(smuggled.encode())
+            while data := connection.recv(65536):
+                received += data
+        except ConnectionError:
+            pass
+        assert received.count(b"HTTP/1.1") == 1
+
+
+def test_over_the_unix_socket(server: Running, sprite: str) -> None:
+    path = str(server.unix_socket)
+    with unix_connect(path, f"ws://local/v1/sprites/{sprite}/exec?cmd=hi") as ws:
+        ws.recv()
+        assert ws.recv() == b"\x01hi"
+    with pytest.raises(InvalidStatus):
+        unix_connect(
+            path,
+            f"ws://local/v1/sprites/{sprite}/exec?cmd=hi",
+            additional_headers={"Authorization": "Bearer no"},
+        )
+
+
+def test_other_upgrades_are_answered_as_plain_requests(server: Running, sprite: str) -> None:
+    """curl --http2 asks so."""
+    with server.connect() as connection:
+        upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAA")
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}", *upgrade))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")

@@ -178,7 +178,10 @@ class ContainerBox:
         message = json.loads(line) if line else {"error": "it ended without a word"}
         if "error" in message:
             log = _tail(run_dir / "pilot.log")
-            raise Broken(f"The sprite could not be started: {message['error']}.", hint=f"Its pilot's log ends with: {log}")
+            raise Broken(
+                f"The sprite could not be started: {message['error']}.",
+                hint=f"Its pilot's log ends with: {log}",
+            )
 
     def _clear(self, sprite_id: str) -> None:
         """Kill what is left and wait until the kernel has let go of everything."""
@@ -236,7 +239,9 @@ async def _post(path: Path, target: str) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     connection = h11.Connection(h11.CLIENT)
     try:
-        request = h11.Request(method="POST", target=target, headers=[("Host", "pilot"), ("Content-Length", "0")])
+        request = h11.Request(
+            method="POST", target=target, headers=[("Host", "pilot"), ("Content-Length", "0")]
+        )
         writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
         status, body = 0, b""
         while True:

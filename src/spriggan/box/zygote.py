@@ -58,7 +58,9 @@ class Zygote:
                 raise OSError("it ended")
         except OSError as error:
             self._forget()
-            raise Broken(f"The pilots' zygote does not start: {error}.", hint=f"See {self._log()}.") from error
+            raise Broken(
+                f"The pilots' zygote does not start: {error}.", hint=f"See {self._log()}."
+            ) from error
         return ours
 
     def _forget(self) -> None:

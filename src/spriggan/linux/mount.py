@@ -65,18 +65,14 @@ def bind(source: str | Path, target: str | Path, *, recursive: bool = False) -> 
 def open_tree(path: str | Path, *, recursive: bool = False) -> int:
     """Return a descriptor of a detached copy of the mount at ``path``; the caller closes it."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
-    return libc.syscall(
-        "open_tree", AT_FDCWD, os.fsencode(path), flags, what=f"open_tree {path}"
-    )
+    return libc.syscall("open_tree", AT_FDCWD, os.fsencode(path), flags, what=f"open_tree {path}")
 
 
 def set_attributes(mount_fd: int, *, add: int, userns: int = 0) -> None:
     """mount_setattr(2) on a detached mount; ``userns`` is the namespace of MOUNT_ATTR_IDMAP."""
     attr = struct.pack("QQQQ", add, 0, 0, userns)
     buffer = ctypes.create_string_buffer(attr, len(attr))
-    libc.syscall(
-        "mount_setattr", mount_fd, b"", AT_EMPTY_PATH, buffer, len(attr), what="mount_setattr"
-    )
+    libc.syscall("mount_setattr", mount_fd, b"", AT_EMPTY_PATH, buffer, len(attr), what="mount_setattr")
 
 
 def move_mount(mount_fd: int, target: str | Path) -> None:

@@ -21,9 +21,13 @@ def open_in_root(root: str | Path, path: str, flags: int) -> int:
     """
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack("QQQ", flags | os.O_NONBLOCK | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        how = struct.pack(
+            "QQQ", flags | os.O_NONBLOCK | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        )
         buffer = ctypes.create_string_buffer(how, len(how))
-        return libc.syscall("openat2", root_fd, os.fsencode(path), buffer, len(how), what=f"open {path} in {root}")
+        return libc.syscall(
+            "openat2", root_fd, os.fsencode(path), buffer, len(how), what=f"open {path} in {root}"
+        )
     finally:
         os.close(root_fd)
 

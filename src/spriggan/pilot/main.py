@@ -21,7 +21,7 @@ from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.mount import MNT_DETACH, umount
 from spriggan.pilot import app as apps
 from spriggan.pilot import inner_app
-from spriggan.pilot.files import FilesHelper
+from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.inner import keeper, root, router
 from spriggan.pilot.inner.container import Container
 from spriggan.pilot.inner.oci import INNER_SOCKET
@@ -101,9 +101,7 @@ def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
         host_network=host_network,
     )
     keeper.start(run_dir, held)
-    container = Container(
-        spec, staging=staging, pilot_files=pilot_files, userns=userns, netns=inner_network
-    )
+    container = Container(spec, staging=staging, pilot_files=pilot_files, userns=userns, netns=inner_network)
     container.start()
     return World(spec, held, container)
 

@@ -33,7 +33,9 @@ def parse_duration(text: str) -> float:
         seconds += float(part[1]) * _SECONDS[part[2]]
         position = part.end()
     if not rest or position < len(rest):
-        raise ValueError(f"{text[:64]!r} is not a duration; write a number and a unit, such as 10s, 5m or 1h30m")
+        raise ValueError(
+            f"{text[:64]!r} is not a duration; write a number and a unit, such as 10s, 5m or 1h30m"
+        )
     if seconds > _LONGEST:
         raise ValueError(f"{text[:64]!r} is longer than any duration can be")
     return sign * seconds

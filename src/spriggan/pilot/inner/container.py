@@ -123,7 +123,16 @@ class Container:
         with _files(base) as (pid_file, log, description):
             description.write_text(json.dumps(self._process_json(process, terminal=bool(extra))))
             command = self._runtime(str(log))
-            command += ["exec", "--detach", "--pid-file", str(pid_file), "--process", str(description), *extra, NAME]
+            command += [
+                "exec",
+                "--detach",
+                "--pid-file",
+                str(pid_file),
+                "--process",
+                str(description),
+                *extra,
+                NAME,
+            ]
             child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)  # noqa: ASYNC220
             child.returncode = await processes.wait(child.pid)
             if child.returncode != 0:
@@ -217,7 +226,9 @@ class Container:
         state = Path(self._spec.run_dir) / "crun" / NAME
         command = [*self._runtime("/dev/null"), "delete", "--force", NAME]
         if state.exists():
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=START_TIMEOUT_S)
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=START_TIMEOUT_S
+            )
             shutil.rmtree(state, ignore_errors=True)
 
     @contextlib.contextmanager

@@ -47,7 +47,9 @@ def start(run_dir: Path, held: Held) -> int:
     if sleep is None:
         raise OSError("there is no sleep program on this host")
     # The shell's only work is to put the descriptors where they are looked for.
-    moves = " ".join(f"{wanted}<&{fd}" for wanted, fd in zip((13, 14, 15, 16, 17), held.as_list(), strict=True))
+    moves = " ".join(
+        f"{wanted}<&{fd}" for wanted, fd in zip((13, 14, 15, 16, 17), held.as_list(), strict=True)
+    )
     script = f"exec {moves} && exec " + " ".join(f"{fd}<&{fd + 10} {fd + 10}<&-" for fd in HELD)
     script += f" && exec {sleep} infinity"
     child = subprocess.Popen(

@@ -100,7 +100,15 @@ def configuration(
             "cgroupsPath": f"{spec.cgroup}/box/inner",
             "resources": {"devices": _device_rules()},
             "devices": [
-                {"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
+                {
+                    "path": path,
+                    "type": "c",
+                    "major": major,
+                    "minor": minor,
+                    "fileMode": 0o666,
+                    "uid": 0,
+                    "gid": 0,
+                }
                 for path, major, minor in _DEVICES
                 if Path(path).exists()
             ],
@@ -158,7 +166,12 @@ def _system_mounts() -> list[dict[str, Any]]:
 
 def _disk_mounts(disk: Path) -> list[dict[str, Any]]:
     return [
-        {"destination": target, "type": "bind", "source": str(disk / name), "options": ["bind", "rw", "nodev"]}
+        {
+            "destination": target,
+            "type": "bind",
+            "source": str(disk / name),
+            "options": ["bind", "rw", "nodev"],
+        }
         for name, target in FROM_DISK.items()
     ]
 

@@ -1,0 +1,27 @@
+"""The pilot's app for the server: everything of the API that concerns one sprite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from spriggan.pilot.exec import Exec
+from spriggan.pilot.files.client import FilesHelper
+from spriggan.pilot.files.routes import Files
+from spriggan.pilot.life import Life
+from spriggan.pilot.process import Container
+from spriggan.pilot.sessions import Sessions
+from spriggan.wire.spec import SpriteSpec
+
+
+def create_app(container: Container, spec: SpriteSpec, files: FilesHelper) -> Starlette:
+    """Return the app; its paths are the public ones without ``/v1/sprites/{name}``."""
+    sessions = Sessions(container, Path(spec.spool_dir))
+    return Starlette(
+        routes=[
+            *Exec(sessions, spec).routes(),
+            *Files(files, container, spec).routes(),
+            *Life(container, sessions).routes(),
+        ]
+    )

@@ -1,0 +1,43 @@
+"""Non-blocking reads and writes of pipes and terminals in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+READ_BYTES = 60 * 1024
+
+
+async def read(fd: int) -> bytes:
+    """Read what is there, waiting for it; ``b""`` at the end (also of a terminal, which fails with EIO)."""
+    while True:
+        try:
+            return os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            await _ready(fd, writing=False)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return b""
+            raise
+
+
+async def write(fd: int, data: bytes) -> None:
+    """Write all of ``data``. Raises ``OSError`` (EPIPE, EIO) if nobody can read it any more."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            await _ready(fd, writing=True)
+
+
+async def _ready(fd: int, *, writing: bool) -> None:
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    add(fd, lambda: future.done() or future.set_result(None))
+    try:
+        await future
+    finally:
+        remove(fd)

@@ -1,0 +1,88 @@
+"""The files fork server: one process that forks a child for every operation.
+
+The child joins the sprite's user and mount namespaces and becomes the target user before it
+touches a path, with nothing open but the connection it answers on. So no path trick reaches more
+than that user could reach from a shell, and no permission has to be checked by hand.
+
+It is forked off the pilot before the event loop starts: it has one thread, and everything that a
+child needs is imported already. That matters: after joining, an import would run the sprite's code.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from spriggan.linux import namespaces, process
+from spriggan.pilot.files import operations
+
+_CONNECTION = 3  # where a child keeps its only descriptor
+
+
+def start() -> socket.socket:
+    """Fork the server; return the socket to ask it on. It ends when that is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            _serve(theirs)
+        finally:
+            os._exit(0)
+    theirs.close()
+    ours.setblocking(False)
+    return ours
+
+
+def _serve(requests: socket.socket) -> None:
+    process.set_name("pilot:files")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    kept = os.dup2(requests.fileno(), _CONNECTION + 1)
+    os.dup2(kept, _CONNECTION)
+    process.close_range(_CONNECTION + 1)
+    requests = socket.socket(fileno=_CONNECTION)
+    while True:
+        message, fds, _, _ = socket.recv_fds(requests, 65536, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            try:
+                _answer(json.loads(message), fds[0])
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+
+
+def _answer(request: dict[str, Any], connection: int) -> None:
+    """Do one operation. Runs in a child of its own."""
+    pidfd = process.pidfd_open(int(request["init_pid"]))
+    os.dup2(connection, _CONNECTION)
+    os.dup2(pidfd, _CONNECTION + 1)
+    process.close_range(_CONNECTION + 2)
+    with socket.socket(fileno=_CONNECTION) as stream:
+        try:
+            namespaces.setns(_CONNECTION + 1, namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+            os.close(_CONNECTION + 1)
+            sys.path[:] = []
+            sys.path_importer_cache.clear()
+            operations.become(str(request["user"]))
+            operations.perform(request, stream)
+        except OSError as error:
+            _refuse(stream, error, str(request.get("path", "")))
+        except (ValueError, KeyError) as error:
+            _refuse(stream, OSError(errno.EINVAL, str(error)), str(request.get("path", "")))
+
+
+def _refuse(stream: socket.socket, error: OSError, path: str) -> None:
+    code = errno.errorcode.get(error.errno or errno.EIO, "EIO")
+    reply = {"code": code, "error": error.strerror or str(error), "path": error.filename or path}
+    try:
+        stream.sendall(json.dumps(reply).encode() + b"\n")
+    except OSError:
+        return  # nobody listens any more

@@ -1,0 +1,42 @@
+"""What the apps need of a container: to run a process in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command to run inside the sprite."""
+
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    user: str | None = None  # a name or number; None: the sprite's own user
+
+
+class ExecError(Exception):
+    """The command could not be started; ``exit_code`` is what a shell would report (126, 127 or 1)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+class Container(Protocol):
+    """A sprite's inner container."""
+
+    init_pid: int
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self, grace: float) -> None: ...
+
+    async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int: ...
+
+    async def spawn_tty(self, process: Process, rows: int, cols: int) -> tuple[int, int]: ...

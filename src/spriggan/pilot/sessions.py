@@ -1,0 +1,299 @@
+"""Sessions: commands that run in the sprite, whoever is listening.
+
+A session's output goes to its spool; those who are attached read it from there, each at its own
+speed. The owner (who started it) is waited for, so that nothing is lost on a slow line; others
+who fall behind by more than the spool holds are told what they missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import struct
+import termios
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+
+from spriggan.linux import process as processes
+from spriggan.pilot import descriptors
+from spriggan.pilot.process import Container, Process
+from spriggan.pilot.spool import LIMIT, Batch, Spool
+from spriggan.wire.frames import Stream
+
+OWNER_LEAD = LIMIT // 2  # how far the output may run ahead of a slow owner
+DRAIN_GRACE_S = 0.25  # for output that a background process still holds open after the end
+KEPT_SECONDS = 3600.0  # how long an ended session can still be read
+KEPT_SESSIONS = 64
+TERMINATE_GRACE_S = 5.0
+
+
+class Attachment:
+    """Somebody who reads a session's output."""
+
+    def __init__(self, session: Session, *, owner: bool) -> None:
+        self._session = session
+        self.owner = owner
+        self.position = 0
+
+    async def batches(self, idle: float) -> AsyncIterator[Batch | None]:
+        """Yield output as it comes, and None after every ``idle`` seconds without any; ends with the session."""
+        session = self._session
+        while True:
+            changed = session.changed
+            if self.position < session.spool.end:
+                batch = session.spool.read(self.position)
+                yield batch
+                self.position = batch.end
+                session.notify()
+                continue
+            if session.ended:
+                return
+            try:
+                await asyncio.wait_for(changed.wait(), idle)
+            except TimeoutError:
+                yield None
+
+
+class Session:
+    """One command. Made by ``Sessions.start``."""
+
+    def __init__(self, process: Process, spool: Spool, *, tty: bool, linger: float | None) -> None:
+        self.process = process
+        self.spool = spool
+        self.tty = tty
+        self.linger = linger  # seconds to run on with nobody attached; None: for ever
+        self.id = ""
+        self.pid = 0
+        self.rows, self.cols = 24, 80
+        self.created = time.time()
+        self.last_activity = self.created
+        self.exit_code: int | None = None
+        self.ended = False  # the exit code is known and all output is in the spool
+        self.ended_at = 0.0
+        self.attachments: set[Attachment] = set()
+        self.changed = asyncio.Event()
+        self.input_fd = -1
+        self._output_bytes = 0
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def command(self) -> str:
+        """The command line; that of what the process is now, if it became another program."""
+        with contextlib.suppress(OSError):
+            current = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+            if current and not self.ended:
+                return shlex.join(current.decode(errors="replace").rstrip("\0").split("\0"))
+        return shlex.join(self.process.argv)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Average output since the start."""
+        return round(self._output_bytes / max(time.time() - self.created, 0.001), 1)
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a change of this session."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def record(self, stream: int, payload: bytes) -> None:
+        """Output of the command."""
+        self.spool.append(stream, payload)
+        self._output_bytes += len(payload)
+        self.last_activity = time.time()
+        self.notify()
+
+    async def room(self) -> None:
+        """Wait until the owner is close enough behind."""
+        while any(a.owner and self.spool.end - a.position > OWNER_LEAD for a in self.attachments):
+            await self.changed.wait()
+
+    @contextlib.contextmanager
+    def attached(self, *, owner: bool = False) -> Iterator[Attachment]:
+        """Be attached for as long as the block lasts."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        attachment = Attachment(self, owner=owner)
+        self.attachments.add(attachment)
+        try:
+            yield attachment
+        finally:
+            self.attachments.discard(attachment)
+            self.notify()
+            if not self.attachments and not self.ended and self.linger is not None:
+                loop = asyncio.get_running_loop()
+                self._expiry = loop.call_later(self.linger, self._give_up)
+
+    async def write(self, data: bytes) -> None:
+        """Give input to the command; ignored when it does not read any more."""
+        self.last_activity = time.time()
+        if self.input_fd >= 0:
+            with contextlib.suppress(OSError):
+                await descriptors.write(self.input_fd, data)
+
+    def close_input(self) -> None:
+        """The end of input. A terminal has none; its user types ^D."""
+        if self.input_fd >= 0 and not self.tty:
+            os.close(self.input_fd)
+            self.input_fd = -1
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Change the terminal's size."""
+        self.rows, self.cols = rows, cols
+        if self.tty and self.input_fd >= 0:
+            fcntl.ioctl(self.input_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the command's process group; False if it has ended."""
+        if self.exit_code is not None:
+            return False
+        try:
+            group = os.getpgid(self.pid)
+            if group == self.pid:
+                os.killpg(group, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for the end; False if it did not come in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self.ended:
+                    await self.changed.wait()
+        return self.ended
+
+    def _give_up(self) -> None:
+        """Nobody came back in time: hang up, as a terminal does."""
+        self._expiry = None
+        if not self.attachments and self.signal(signal.SIGHUP):
+            loop = asyncio.get_running_loop()
+            loop.call_later(TERMINATE_GRACE_S, lambda: self.signal(signal.SIGKILL))
+
+
+class Sessions:
+    """All sessions of the sprite."""
+
+    def __init__(self, container: Container, directory: Path) -> None:
+        self._container = container
+        self._directory = directory
+        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counter = 0
+
+    def running(self) -> list[Session]:
+        """Sessions whose command has not ended, oldest first."""
+        return [session for session in self._sessions.values() if not session.ended]
+
+    def get(self, session_id: str) -> Session | None:
+        """A running session, or one that ended lately."""
+        return self._sessions.get(session_id)
+
+    async def start(
+        self, process: Process, *, tty: bool, rows: int, cols: int, linger: float | None
+    ) -> Session:
+        """Run a command. Raises ``ExecError`` if it cannot be started, ``OSError`` if the host is at its end."""
+        self._forget_old()
+        self._counter += 1
+        self._directory.mkdir(parents=True, exist_ok=True)
+        spool = Spool(self._directory / f"{os.getpid()}-{self._counter}")
+        session = Session(process, spool, tty=tty, linger=linger)
+        session.rows, session.cols = rows, cols
+        await asyncio.to_thread(spool.open)
+        try:
+            outputs = await (self._start_tty(session) if tty else self._start_pipes(session))
+        except BaseException:
+            spool.close()
+            raise
+        session.id = str(session.pid)
+        self._sessions.pop(session.id, None)  # an ended one whose pid came round again
+        self._sessions[session.id] = session
+        self._spawn(self._run(session, outputs))
+        return session
+
+    async def end_all(self) -> None:
+        """Wait until every session has noticed that its command is gone."""
+        for session in self.running():
+            await session.wait(TERMINATE_GRACE_S)
+
+    async def _start_tty(self, session: Session) -> list[tuple[int, int]]:
+        session.pid, master = await self._container.spawn_tty(session.process, session.rows, session.cols)
+        os.set_blocking(master, False)
+        session.input_fd = master
+        return [(master, int(Stream.STDOUT))]
+
+    async def _start_pipes(self, session: Session) -> list[tuple[int, int]]:
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+        (stdin_r, stdin_w), (stdout_r, stdout_w), (stderr_r, stderr_w) = pipes
+        try:
+            session.pid = await self._container.spawn(session.process, stdin_r, stdout_w, stderr_w)
+        except BaseException:
+            for fd in (stdin_w, stdout_r, stderr_r):
+                os.close(fd)
+            raise
+        finally:
+            for fd in (stdin_r, stdout_w, stderr_w):
+                os.close(fd)
+        for fd in (stdin_w, stdout_r, stderr_r):
+            os.set_blocking(fd, False)
+        session.input_fd = stdin_w
+        return [(stdout_r, int(Stream.STDOUT)), (stderr_r, int(Stream.STDERR))]
+
+    async def _run(self, session: Session, outputs: list[tuple[int, int]]) -> None:
+        """Move output to the spool until the command has ended and its output is drained."""
+        pumps = [asyncio.create_task(_pump(session, fd, stream)) for fd, stream in outputs]
+        try:
+            session.exit_code = await processes.wait(session.pid)
+            await _drain(session, pumps)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for fd in {fd for fd, _ in outputs} | {session.input_fd} - {-1}:
+                os.close(fd)
+            session.input_fd = -1
+            session.ended, session.ended_at = True, time.monotonic()
+            session.notify()
+
+    def _forget_old(self) -> None:
+        ended = [session for session in self._sessions.values() if session.ended and not session.attachments]
+        now = time.monotonic()
+        excess = max(0, len(ended) - KEPT_SESSIONS)
+        for number, session in enumerate(ended):
+            if number < excess or now - session.ended_at > KEPT_SECONDS:
+                session.spool.close()
+                del self._sessions[session.id]
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _pump(session: Session, fd: int, stream: int) -> None:
+    while True:
+        await session.room()
+        data = await descriptors.read(fd)
+        if not data:
+            return
+        session.record(stream, data)
+
+
+async def _drain(session: Session, pumps: list[asyncio.Task[None]]) -> None:
+    """Wait for the end of output; not for ever, as a background process may hold a pipe open.
+
+    As long as output comes, or the owner is slow to take it, it is waited for.
+    """
+    while True:
+        before = session.spool.end
+        _, pending = await asyncio.wait(pumps, timeout=DRAIN_GRACE_S)
+        waiting = any(a.owner and before - a.position > OWNER_LEAD for a in session.attachments)
+        if not pending or (session.spool.end == before and not waiting):
+            return

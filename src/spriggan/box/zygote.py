@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -77,17 +76,15 @@ class Zygote:
 
 
 def _start(connection: int, runtime: Path, log: Path) -> subprocess.Popen[bytes]:
-    # Descriptor 3 is where the zygote looks; Popen cannot place it there, so a shell does.
-    command = [sys.executable, "-m", "spriggan.pilot.zygote", str(runtime)]
+    command = [sys.executable, "-m", "spriggan.pilot.zygote", str(connection), str(runtime)]
     with log.open("ab") as output:
         return subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{connection} {connection}<&-', "zygote", *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             pass_fds=[connection],
             cwd="/",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
 
 

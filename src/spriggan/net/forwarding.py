@@ -22,7 +22,7 @@ _RTF_ADDRCONF = 0x00040000  # a route that the kernel took from a router adverti
 def locked(runtime: Path) -> Iterator[None]:
     """Keep the other instances of the host out while forwarding changes."""
     runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fd = os.open(runtime / "forwarding.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from contextlib import ExitStack
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -23,8 +24,9 @@ _RTN_UNICAST = 1
 _IFA_F_NODAD = 0x02
 _DEFAULT_MTU = 1500
 _IPV6_MIN_MTU = 1280
-# Never contacted: only looked up in the routing table, to find the device of the default route.
-_SOMEWHERE = ("1.1.1.1", "2606:4700:4700::1111")
+# Never contacted: only looked up in the routing table, to find the default route.
+_SOMEWHERE4, _SOMEWHERE6 = "1.1.1.1", "2606:4700:4700::1111"
+_GLOBAL6 = IPv6Network("2000::/3")
 _SYSCTL = Path("/proc/sys/net")
 
 
@@ -69,7 +71,7 @@ class Uplinks:
         name = addresses.host_interface(self._instance, slot)
         with IPRoute() as ipr:
             mtu = _default_mtu(ipr)
-            ipv6 = mtu >= _IPV6_MIN_MTU and _host_has_ipv6()
+            ipv6 = mtu >= _IPV6_MIN_MTU and _host_has_ipv6(ipr)
             _delete(ipr, name)  # of a sprite whose namespace the kernel is still taking down
             ipr.link(
                 "add",
@@ -160,7 +162,7 @@ def _delete(ipr: IPRoute, name: str) -> None:
 
 def _default_mtu(ipr: IPRoute) -> int:
     """The MTU of the default route's device: packets bigger than that would not get far."""
-    for address in _SOMEWHERE:
+    for address in (_SOMEWHERE4, _SOMEWHERE6):
         try:
             (route,) = ipr.route("get", dst=address)
             (link,) = ipr.link("get", index=route.get("oif"))
@@ -170,12 +172,17 @@ def _default_mtu(ipr: IPRoute) -> int:
     return _DEFAULT_MTU
 
 
-def _host_has_ipv6() -> bool:
-    """Whether IPv6 is compiled in and not switched off by the administrator."""
+def _host_has_ipv6(ipr: IPRoute) -> bool:
+    """Whether the host itself would speak IPv6 with the Internet: from a global address of its own.
+
+    A host with none (or only local ones) prefers IPv4, but a sprite on it would prefer
+    IPv6, and wait in vain. The administrator may also have switched IPv6 off for new links.
+    """
     try:
-        return all(
-            (_SYSCTL / f"ipv6/conf/{scope}/disable_ipv6").read_text().strip() == "0"
-            for scope in ("all", "default")
-        )
-    except FileNotFoundError:
+        if (_SYSCTL / "ipv6/conf/default/disable_ipv6").read_text().strip() != "0":
+            return False
+        (route,) = ipr.route("get", dst=_SOMEWHERE6)
+    except (NetlinkError, OSError):
         return False
+    source = route.get("prefsrc")
+    return source is not None and IPv6Address(source) in _GLOBAL6

@@ -106,10 +106,10 @@ def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
     return World(spec, held, container)
 
 
-def _take_over(spec: SpriteSpec, previous: int, pilot_files: Path) -> World:
+def _take_over(spec: SpriteSpec, previous: keeper.Keeper, pilot_files: Path) -> World:
     """Carry on where a pilot died: join the namespaces and take the sockets that the keeper holds."""
-    mount_namespace, router_network = keeper.namespaces(previous)
-    held = keeper.borrow(previous)
+    mount_namespace, router_network = previous.namespaces()
+    held = previous.borrow()
     namespaces.setns(router_network, namespaces.CLONE_NEWNET)
     namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
     container = Container(
@@ -138,7 +138,7 @@ async def _serve(world: World, files: FilesHelper, report: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    resolver = Resolver()
+    resolver = Resolver(world.spec.hostname)
     await resolver.start(world.held.host_network, router.RESOLVER_ADDRESSES)
     servers = [
         await _listen_on(world.held.server_listener, apps.create_app(world.container, world.spec, files)),

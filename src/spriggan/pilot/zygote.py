@@ -1,6 +1,6 @@
 """The zygote: a process that has imported all a pilot needs, and forks one on request.
 
-``python -m spriggan.pilot.zygote RUNTIME_DIR`` with a SOCK_SEQPACKET socket as descriptor 3. A
+``python -m spriggan.pilot.zygote FD RUNTIME_DIR``, where descriptor FD is a SOCK_SEQPACKET socket. A
 request is the path of a sprite's specification, with two descriptors: the network namespace that
 becomes the pilot's (the uplink is in it), and a pipe on which the pilot reports one line of JSON
 when it is up or why it is not. The reply is the pilot's pid. The zygote ends when the socket's
@@ -22,13 +22,13 @@ from spriggan.linux import namespaces, process
 from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
 from spriggan.pilot import main as pilot
 
-SOCKET_FD = 3
 TINI = "tini-static"
 
 
 def main() -> None:
     """Serve until the other end of the socket closes."""
-    runtime = Path(sys.argv[1])
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    runtime = Path(sys.argv[2])
     os.setsid()
     process.set_name("spriggan-zygote")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for pilots here
@@ -36,7 +36,6 @@ def main() -> None:
     files = pilot_files(runtime)
     gc.collect()
     gc.freeze()  # or the first collection in each pilot would copy all pages
-    connection = socket.socket(fileno=SOCKET_FD)
     connection.send(b"ready")
     while True:
         request, fds, _, _ = socket.recv_fds(connection, 4096, 2)

@@ -179,7 +179,7 @@ def in_child(enter: Callable[[], None], work: Callable[[], Any]) -> Any:
     return result
 
 
-def ask(address: str, *, udp: bool = False, timeout: float = 0.7) -> str:
+def ask(address: str, *, udp: bool = False, timeout: float = 0.3) -> str:
     """What the server at ``address`` says; raises ``OSError`` if it cannot be reached."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as sock:
@@ -195,7 +195,7 @@ def ping(address: str) -> bool:
     v6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, protocol) as sock:
-        sock.settimeout(0.5)
+        sock.settimeout(0.3)
         body = bytes([128 if v6 else 8, 0, 0, 0, 0, 1, 0, 1])
         if not v6:
             total = sum(int.from_bytes(body[i : i + 2]) for i in range(0, len(body), 2))

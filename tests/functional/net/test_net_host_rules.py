@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from net_world import FAR4, World, ask, nft
 
+from spriggan.linux import namespaces
 from spriggan.net.host import HostRules
 
 SYSCTL = Path("/proc/sys/net")
@@ -66,6 +71,35 @@ def test_forwarding_that_was_on_stays_on(world: World) -> None:
     world.on_host(world.rules.install)
     world.on_host(world.rules.remove)
     assert world.on_host(forwarding)[0] == "1"
+
+
+def test_a_host_that_lives_on_router_advertisements_keeps_its_route(world: World) -> None:
+    accept_ra = SYSCTL / "ipv6/conf/eth0/accept_ra"
+
+    def advertise() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+            index = socket.if_nametoindex("eth0")
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sock.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, index))
+
+    def learned() -> bool:
+        lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+        return any(line.split()[9] == "eth0" and int(line.split()[8], 16) & 0x40000 for line in lines)
+
+    world.on_host(world.rules.remove)
+    assert world.on_host(lambda: accept_ra.read_text()) == "1\n"
+    deadline = time.monotonic() + 5  # the far side's link-local address is tentative at first
+    while not world.on_host(learned) and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            namespaces.in_network(world.far, advertise)
+        time.sleep(0.1)
+    assert world.on_host(learned)
+    world.on_host(world.rules.install)
+    assert world.on_host(lambda: accept_ra.read_text()) == "2\n"
+    assert world.on_host(learned)
+    world.on_host(world.rules.remove)
+    assert world.on_host(lambda: accept_ra.read_text()) == "1\n"
 
 
 def test_nobody_blocks_on_a_fresh_host(world: World) -> None:

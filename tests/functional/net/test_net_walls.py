@@ -67,6 +67,24 @@ def test_a_private_address_is_refused_at_once(world: World) -> None:
         assert time.monotonic() - start < 1
 
 
+def test_without_an_ipv6_internet_a_sprite_does_not_wait_for_one(world: World) -> None:
+    def only_local_ipv6() -> None:
+        with IPRoute() as ipr:
+            index = socket.if_nametoindex("eth0")
+            ipr.addr("del", index=index, address=HOST6, prefixlen=64)
+            ipr.addr("add", index=index, address="fd00:1::2", prefixlen=64, flags=2)
+            ipr.route("replace", dst="::/0", gateway="fd00:1::1")
+
+    world.on_host(only_local_ipv6)
+    with world.sprite(SLOT) as sprite:
+        assert sprite.uplink.ipv6 == ""
+        with pytest.raises(OSError) as error:
+            sprite.run(lambda: ask("2001:db8:1::1"))
+        assert error.value.errno == errno.ENETUNREACH
+        assert sprite.run(lambda: ping("fdf::2"))
+        assert sprite.run(lambda: ask(FAR4)) == HOST4
+
+
 def test_127_0_0_1_is_the_sprites_own(world: World) -> None:
     with world.sprite(SLOT) as sprite, pytest.raises(ConnectionRefusedError):
         sprite.run(lambda: ask("127.0.0.1"))

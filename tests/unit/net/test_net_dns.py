@@ -1,4 +1,4 @@
-"""DNS messages: what a client asks is understood or refused; what does not fit a question is not an answer."""
+"""DNS messages: a query is understood or refused; what does not fit the question is not an answer."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 from spriggan.linux import namespaces
 from spriggan.pilot.inner import router
@@ -171,7 +172,6 @@ class Resolver:
         self._transports: list[asyncio.DatagramTransport] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pending = 0
         self._connections = 0
 
     async def start(self, host_netns_fd: int, addresses: Sequence[str] = router.RESOLVER_ADDRESSES) -> None:
@@ -268,13 +268,7 @@ class Resolver:
             return failure(query, _NOTIMP)
         if self._own_name and query.name == self._own_name and query.cls == _IN:
             return own_name_answer(query)
-        if self._pending >= _PENDING:
-            return failure(query, _SERVFAIL)
-        self._pending += 1
-        try:
-            answer = await self._forward(message, query, tcp=tcp)
-        finally:
-            self._pending -= 1
+        answer = await self._forward(message, query, tcp=tcp)
         if answer is None:
             return failure(query, _SERVFAIL)
         return fitted(answer, query, 65535 if tcp else query.udp_size)
@@ -369,8 +363,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._resolver = resolver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - what UDP endpoints have
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._resolver.take(data, addr, self._transport)

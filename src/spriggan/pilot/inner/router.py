@@ -89,7 +89,7 @@ def attach(uplink: Uplink, inner_netns: int) -> None:
     ipv6 = _has_ipv6() and uplink.mtu >= _IPV6_MIN_MTU
     try:
         namespaces.in_thread(lambda: _make_pair(uplink.mtu, inner_netns, ipv6=ipv6))
-        namespaces.in_network(inner_netns, lambda: _set_up_inner(ipv6=ipv6))
+        namespaces.in_network(inner_netns, lambda: _set_up_inner(ipv6=ipv6, leads_out=bool(uplink.ipv6)))
     except NetlinkError as error:
         raise OSError(error.code, f"the sprite's network could not be made: {error}") from error
 
@@ -198,13 +198,14 @@ def _delete_gate(ipr: IPRoute) -> None:
             raise
 
 
-def _set_up_inner(*, ipv6: bool) -> None:
+def _set_up_inner(*, ipv6: bool, leads_out: bool) -> None:
+    """``leads_out``: without an IPv6 Internet behind it there is no default route, so nobody waits for it."""
     with IPRoute() as ipr:
         ipr.link("set", index=socket.if_nametoindex("lo"), state="up")
         index = socket.if_nametoindex(INNER)
         _address(ipr, index, INNER4, INNER6 if ipv6 else "")
         ipr.route("add", dst="0.0.0.0/0", gateway=GATE4, oif=index)
-        if ipv6:
+        if ipv6 and leads_out:
             ipr.route("add", dst="::/0", gateway=GATE6, oif=index)
 
 

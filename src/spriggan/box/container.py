@@ -98,7 +98,8 @@ class ContainerBox:
         for pid in sorted(pids):
             path = f"/proc/{pid}/root{self._run_dir(sprite_id)}/{DISK_IN_NAMESPACE}"
             with contextlib.suppress(OSError):
-                if os.path.ismount(path):
+                # Not os.path.ismount: it resolves /proc/<pid>/root to this process's own root.
+                if Path(path).stat().st_dev != Path(f"{path}/..").stat().st_dev:
                     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         raise Broken(f"The disk of {sprite_id} is not mounted.")
 

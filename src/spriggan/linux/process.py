@@ -57,10 +57,10 @@ def in_child(work: Callable[[], None]) -> None:
             os._exit(0)
     os.close(report_w)
     with os.fdopen(report_r) as report:
-        error = report.read()
+        words = report.read()
     os.waitpid(pid, 0)
-    if error:
-        raise OSError(error)
+    if words:
+        raise OSError(words)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
@@ -80,21 +80,33 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+async def ready(fd: int, *, writing: bool = False) -> None:
+    """Wait until ``fd`` can be read (or written) without blocking."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def resolve() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    (loop.add_writer if writing else loop.add_reader)(fd, resolve)
+    try:
+        await future
+    finally:
+        (loop.remove_writer if writing else loop.remove_reader)(fd)
+
+
 async def wait(pid: int) -> int:
     """Wait for child ``pid`` without blocking the event loop; return the exit code.
 
     128 + n for a process that signal n ended, as a shell reports it.
     """
     fd = pidfd_open(pid)
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
     try:
-        await ended
+        await ready(fd)
     finally:
-        loop.remove_reader(fd)
         os.close(fd)
-    return exit_code(os.waitpid(pid, 0)[1])
+    return exit_code(os.waitpid(pid, 0)[1])  # noqa: ASYNC222  it has ended
 
 
 def exit_code(status: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
+
+from spriggan.linux import process
 
 READ_BYTES = 60 * 1024
 
@@ -15,7 +16,7 @@ async def read(fd: int) -> bytes:
         try:
             return os.read(fd, READ_BYTES)
         except BlockingIOError:
-            await _ready(fd, writing=False)
+            await process.ready(fd)
         except OSError as error:
             if error.errno == errno.EIO:
                 return b""
@@ -29,15 +30,4 @@ async def write(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            await _ready(fd, writing=True)
-
-
-async def _ready(fd: int, *, writing: bool) -> None:
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    add(fd, lambda: future.done() or future.set_result(None))
-    try:
-        await future
-    finally:
-        remove(fd)
+            await process.ready(fd, writing=True)

@@ -89,19 +89,20 @@ class _Exchange:
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
         ]
-        for event in (
+        events: tuple[h11.Event, ...] = (
             h11.Request(method=method, target=target, headers=headers),
             h11.Data(data=body),
             h11.EndOfMessage(),
-        ):
+        )
+        for event in events:
             self._writer.write(self._connection.send(event) or b"")
         await self._writer.drain()
         while True:
-            event = await self._next()
-            if isinstance(event, h11.Response):
-                kind = dict(event.headers).get(b"content-type", b"application/json")
-                return event.status_code, kind.decode("latin-1")
-            if isinstance(event, h11.ConnectionClosed):
+            answer = await self._next()
+            if isinstance(answer, h11.Response):
+                kind = dict(answer.headers).get(b"content-type", b"application/json")
+                return answer.status_code, kind.decode("latin-1")
+            if isinstance(answer, h11.ConnectionClosed):
                 raise ConnectionError("the server closed the connection")
 
     async def body(self) -> AsyncIterator[bytes]:

@@ -41,7 +41,7 @@ class Attachment:
         self.position = 0
 
     async def batches(self, idle: float) -> AsyncIterator[Batch | None]:
-        """Yield output as it comes, and None after every ``idle`` seconds without any; ends with the session."""
+        """Yield output as it comes, and None after ``idle`` seconds without any; ends with the session."""
         session = self._session
         while True:
             changed = session.changed
@@ -199,7 +199,7 @@ class Sessions:
     async def start(
         self, process: Process, *, tty: bool, rows: int, cols: int, linger: float | None
     ) -> Session:
-        """Run a command. Raises ``ExecError`` if it cannot be started, ``OSError`` if the host is at its end."""
+        """Run a command. Raises ``ExecError`` if it cannot be started."""
         self._forget_old()
         self._counter += 1
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -1,142 +1,103 @@
-"""The output of one session, kept in a file of bounded size on the host's side.
+"""The output of a session, kept on the host's disk so that it can be replayed.
 
-The file is a ring of records, each a header (stream, length) and its bytes. Positions count
-all bytes ever written, so they only grow; a position modulo the capacity is an offset in the
-file. When a record does not fit any more, the oldest ones are dropped. Every reader has its
-own position and speed, and is told how much it missed.
+Records are appended to one file and named by their offset, which only grows. Of more than
+``limit`` bytes the oldest are given back to the file system by punching a hole, up to a mark
+where a record begins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import struct
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from spriggan.wire.frames import MAX_PAYLOAD
+from spriggan.linux import libc
 
-CAPACITY = 16 << 20
-WINDOW = 128 << 10  # what a reader takes into memory at once; more than any record
+LIMIT = 16 << 20
+MARK_EVERY = 256 << 10
+READ_BYTES = 256 << 10
 
-_HEADER = struct.Struct("!BI")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Bytes of one stream, in the order they came."""
-
-    stream: int
-    data: bytes
+_HEADER = struct.Struct("<BI")  # stream, length of the payload
+_PUNCH_HOLE_KEEP_SIZE = 3
 
 
 @dataclass(frozen=True)
-class Lost:
-    """So many bytes were dropped before the reader came to them."""
+class Batch:
+    """Records from one place on: ``(stream, payload)``, where to go on, and how much was missing."""
 
-    count: int
+    records: list[tuple[int, bytes]]
+    end: int
+    lost: int
 
 
 class Spool:
-    """A session's output. The file is made with the first byte and removed by ``close``."""
+    """One session's output. ``start`` and ``end`` are offsets; what lies before ``start`` is gone."""
 
-    def __init__(self, path: Path, capacity: int = CAPACITY) -> None:
-        self.path = path
-        self.capacity = capacity
-        self.start = 0  # position of the oldest record that is still there
-        self.end = 0  # position after the newest
-        self.dropped = 0  # bytes of output before ``start``
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
         self._fd = -1
+        self._marks: deque[int] = deque()
+        self.start = 0
+        self.end = 0
 
-    def append(self, stream: int, data: bytes) -> None:
-        """Add at most ``MAX_PAYLOAD`` bytes of output. Raises ``OSError``; then nothing was added."""
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        size = _HEADER.size + len(data)
-        while self.end + size - self.start > self.capacity:
-            self._drop_oldest()
-        self._write(self.end, _HEADER.pack(stream, len(data)) + data)
-        self.end += size
-
-    def read(self, position: int) -> tuple[list[Chunk], int]:
-        """Return what lies at ``position`` (at most ``WINDOW`` bytes), and the position after it."""
-        chunks: list[Chunk] = []
-        raw = self._read(position, min(WINDOW, self.end - position))
-        offset = 0
-        while offset + _HEADER.size <= len(raw):
-            stream, length = _HEADER.unpack_from(raw, offset)
-            body = offset + _HEADER.size
-            if body + length > len(raw):
-                break
-            _join(chunks, Chunk(stream, raw[body : body + length]))
-            offset = body + length
-        return chunks, position + offset
+    def open(self) -> None:
+        """Create the file. Raises ``OSError``."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
 
     def close(self) -> None:
         """Remove the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self.path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
 
-    def _drop_oldest(self) -> None:
-        _, length = _HEADER.unpack(self._read(self.start, _HEADER.size))
-        self.start += _HEADER.size + length
-        self.dropped += length
+    def append(self, stream: int, payload: bytes) -> None:
+        """Add a record; drop the oldest if there is too much now."""
+        if not self._marks or self.end - self._marks[-1] >= MARK_EVERY:
+            self._marks.append(self.end)
+        record = _HEADER.pack(stream, len(payload)) + payload
+        view = memoryview(record)
+        while view:
+            written = os.pwrite(self._fd, view, self.end)
+            view = view[written:]
+            self.end += written
+        if self.end - self.start > self._limit:
+            self._drop()
 
-    def _read(self, position: int, size: int) -> bytes:
-        parts: list[bytes] = []
-        while size > 0:
-            offset = position % self.capacity
-            part = os.pread(self._fd, min(size, self.capacity - offset), offset)
-            if not part:
-                raise OSError(f"{self.path} is shorter than what was written to it")
-            parts.append(part)
-            position += len(part)
-            size -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    def read(self, offset: int) -> Batch:
+        """Records from ``offset`` on, some hundred kilobytes at most."""
+        lost = max(0, self.start - offset)
+        position = offset + lost
+        data = os.pread(self._fd, min(READ_BYTES, self.end - position), position)
+        records = []
+        at = 0
+        while at + _HEADER.size <= len(data):
+            stream, length = _HEADER.unpack_from(data, at)
+            payload = data[at + _HEADER.size : at + _HEADER.size + length]
+            if len(payload) < length:
+                break
+            records.append((stream, payload))
+            at += _HEADER.size + length
+        return Batch(records, position + at, lost)
 
-    def _write(self, position: int, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            offset = position % self.capacity
-            written = os.pwrite(self._fd, rest[: self.capacity - offset], offset)
-            position += written
-            rest = rest[written:]
-
-
-class Reader:
-    """One reader's way through a spool."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self.position = spool.start
-        self._passed = spool.dropped  # bytes of output before ``position``
-        self._missed = spool.dropped  # of these, what this reader has yet to be told it missed
-
-    @property
-    def at_end(self) -> bool:
-        return self.position == self._spool.end and not self._missed
-
-    def take(self) -> list[Chunk] | Lost | None:
-        """The next output, or how much was lost here, or None when there is no more now."""
-        spool = self._spool
-        if self.position < spool.start:
-            self._missed += spool.dropped - self._passed
-            self.position, self._passed = spool.start, spool.dropped
-        if self._missed:
-            lost, self._missed = Lost(self._missed), 0
-            return lost
-        if self.position == spool.end:
-            return None
-        chunks, self.position = spool.read(self.position)
-        self._passed += sum(len(chunk.data) for chunk in chunks)
-        return chunks
-
-
-def _join(chunks: list[Chunk], new: Chunk) -> None:
-    """Add ``new``, to the chunk before it if that is of the same stream and stays one frame."""
-    last = chunks[-1] if chunks else None
-    if last and last.stream == new.stream and len(last.data) + len(new.data) <= MAX_PAYLOAD:
-        chunks[-1] = Chunk(new.stream, last.data + new.data)
-    else:
-        chunks.append(new)
+    def _drop(self) -> None:
+        while len(self._marks) > 1 and self.end - self._marks[0] > self._limit:
+            self._marks.popleft()
+        before, self.start = self.start, self._marks[0]
+        if self.start > before:
+            # Without support for holes the file only grows more than it needs to.
+            with contextlib.suppress(OSError):
+                libc.call(
+                    "fallocate",
+                    self._fd,
+                    _PUNCH_HOLE_KEEP_SIZE,
+                    ctypes.c_long(before),
+                    ctypes.c_long(self.start - before),
+                    what="punch a hole",
+                )

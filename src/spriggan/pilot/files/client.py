@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
+from spriggan.linux import process
 from spriggan.pilot.files import server
 
 CHUNK = 256 * 1024
@@ -93,18 +94,12 @@ class FilesHelper:
             writer.close()
 
     async def _send(self, message: bytes, fd: int) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 socket.send_fds(self._requests, [message], [fd])
                 return
             except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_writer(self._requests.fileno(), lambda: ready.done() or ready.set_result(None))
-                try:
-                    await ready
-                finally:
-                    loop.remove_writer(self._requests.fileno())
+                await process.ready(self._requests.fileno(), writing=True)
 
 
 async def _reply(reader: asyncio.StreamReader, path: str) -> dict[str, Any]:

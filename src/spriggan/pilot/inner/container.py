@@ -211,14 +211,14 @@ class Container:
         inner = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children")
         try:
             keepalive = {int(pid) for pid in inner.read_text().split()[:1]}
-            namespace = os.readlink(f"/proc/{self.init_pid}/ns/pid")
+            namespace = Path(f"/proc/{self.init_pid}/ns/pid").readlink()
         except OSError:
             return set()
         found = set()
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{entry.name}/ns/pid") == namespace:
+                    if Path(f"/proc/{entry.name}/ns/pid").readlink() == namespace:
                         found.add(int(entry.name))
         return found - keepalive - {self.init_pid}
 
@@ -293,12 +293,7 @@ async def _receive_terminal(listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     connection, _ = await loop.sock_accept(listener)
     with connection:
-        readable = loop.create_future()
-        loop.add_reader(connection.fileno(), lambda: readable.done() or readable.set_result(None))
-        try:
-            await readable
-        finally:
-            loop.remove_reader(connection.fileno())
+        await processes.ready(connection.fileno())
         fds = array.array("i")
         _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_LEN(fds.itemsize))
         for level, kind, data in ancillary:

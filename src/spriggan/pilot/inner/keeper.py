@@ -17,6 +17,7 @@ from pathlib import Path
 
 from spriggan.linux import process as processes
 
+
 @dataclass(frozen=True)
 class Held:
     """The descriptors that a keeper holds for the pilot."""

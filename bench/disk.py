@@ -80,7 +80,7 @@ def write(place: Path) -> None:
     speeds, blob = [], memoryview(bytearray(os.urandom(MIB)) * 8)
     for _ in range(3):
         with (place / "big").open("wb", buffering=0) as file:
-            spent = milliseconds(lambda: ([file.write(blob) for _ in range(128)], os.fsync(file.fileno())))  # noqa: B023
+            spent = milliseconds(lambda: ([file.write(blob) for _ in range(128)], os.fsync(file.fileno())))
         speeds.append(1024 / spent * 1000)
         (place / "big").unlink()
     show("sequential write with fsync", speeds, "MiB/s")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from spriggan.errors import MissingCapability
 
 DEFAULT_DATA = Path("/var/lib/spriggan")
 
@@ -63,3 +66,9 @@ class Group(click.Group):
     """A noun with its verbs."""
 
     command_class = Command
+
+
+def require_root(what: str) -> None:
+    """Raise unless this is root, which alone may mount, make cgroups and network namespaces."""
+    if os.geteuid() != 0:
+        raise MissingCapability(f"{what} needs root", hint="run it with sudo")

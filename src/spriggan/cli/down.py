@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from spriggan.cli.command import Command, Settings, pass_settings
+from spriggan.cli.command import Command, Settings, pass_settings, require_root
 from spriggan.cli.output import printable
 from spriggan.engine import offline
 
@@ -22,5 +22,5 @@ def command(settings: Settings) -> None:
     Example:
       sudo spriggan down
     """
-    for line in asyncio.run(offline.down(settings.data)):
-        click.echo(printable(line))
+    require_root("stopping everything")
+    asyncio.run(offline.down(settings.data, lambda line: click.echo(printable(line))))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 
 import click
 
 from spriggan.cli import output
-from spriggan.cli.command import Group, Settings, json_option, pass_settings
+from spriggan.cli.command import Group, Settings, json_option, pass_settings, require_root
+from spriggan.engine import rows
+from spriggan.engine.store import Store, sqlite_url
 from spriggan.image import DEFAULT_NAME, ImageStore
 from spriggan.image.progress import Step
 
@@ -108,10 +112,24 @@ def remove(settings: Settings, name: str) -> None:
     Example:
       sudo spriggan image rm sprites
     """
-    removed = ImageStore(settings.data).remove(name, layers_in_use(settings.data))
+    require_root("removing an image")
+    removed = ImageStore(settings.data).remove(name, asyncio.run(_layers_in_use(settings.data)))
     kept = f", {len(removed.kept)} still in use" if removed.kept else ""
     click.echo(f"Removed {name}: {len(removed.deleted)} layers deleted{kept}")
 
 
 def _show(step: Step) -> None:
     click.echo(str(step), err=True)
+
+
+async def _layers_in_use(data: Path) -> set[str]:
+    """The layers of all sprites, which a sprite needs as long as it lives."""
+    database = data / "state.db"
+    if not database.exists():
+        return set()
+    store = Store(sqlite_url(database))
+    try:
+        await store.open()
+        return {digest for sprite in await store.run(rows.sprites) for digest in sprite.layers}
+    finally:
+        await store.close()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import sysconfig
 from pathlib import Path
 
 import click
 
-from spriggan.cli.command import Command, Settings, pass_settings
+from spriggan.cli.command import Command, Settings, pass_settings, require_root
 from spriggan.engine import Engine, Options
-from spriggan.errors import MissingCapability
 from spriggan.server.serve import listen_address, run
 
 LISTEN = "127.0.0.1:7878"
@@ -85,8 +83,7 @@ def command(
         click.echo(UNIT.format(command=" ".join(map(_quoted, words))), nl=False)
         return
     host, port = listen_address(listen)
-    if os.geteuid() != 0:
-        raise MissingCapability("the server needs root", hint="run it with sudo")
+    require_root("running the server")
     chosen = {
         "max_ram_mb": max_ram,
         "max_cpus": max_cpus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import os
@@ -24,7 +25,7 @@ from spriggan.engine.housekeeping import Housekeeping
 from spriggan.engine.instance import Instance
 from spriggan.engine.live import Phase
 from spriggan.engine.options import Options
-from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Sprite, TokenInfo
+from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Sprite, SpriteRow, TokenInfo
 from spriggan.engine.recovery import Recovery
 from spriggan.engine.restore import Restore
 from spriggan.engine.snapshots import Snapshots
@@ -111,7 +112,7 @@ class Engine:
 
     async def list(
         self, prefix: str | None = None, limit: int = 50, after: str | None = None
-    ) -> tuple[list[Sprite], str | None]:
+    ) -> tuple[builtins.list[Sprite], str | None]:
         """Sprites by name, and the name to go on after, or None at the end."""
         core = self._ready.core
         found = await core.store.run(lambda tx: rows.sprites(tx, prefix or "", limit + 1, after or ""))
@@ -127,7 +128,7 @@ class Engine:
         self,
         name: str,
         *,
-        labels: list[str] | None = None,
+        labels: builtins.list[str] | None = None,
         url_settings: Mapping[str, str] | None = None,
     ) -> Sprite:
         """Change what is given, keep the rest."""
@@ -159,7 +160,7 @@ class Engine:
         """Wake the sprite and hold it for as long as the block lasts. See ``Keeper.awake``."""
         return self._ready.keeper.awake(name, reason)
 
-    async def reasons(self, name: str) -> list[str]:
+    async def reasons(self, name: str) -> builtins.list[str]:
         """Why the sprite is awake, asked of its pilot now."""
         parts = self._ready
         row = await parts.core.row(name)
@@ -174,7 +175,7 @@ class Engine:
         """See ``Checkpoints.create``."""
         return await self._ready.checkpoints.create(name, comment, progress)
 
-    async def checkpoints(self, name: str, include_auto: bool = False) -> list[Checkpoint]:
+    async def checkpoints(self, name: str, include_auto: bool = False) -> builtins.list[Checkpoint]:
         """Oldest first."""
         return await self._ready.checkpoints.list(name, include_auto)
 
@@ -195,7 +196,7 @@ class Engine:
         """The token's text, which is not shown again."""
         return await self._ready.tokens.create(label)
 
-    async def list_tokens(self) -> list[TokenInfo]:
+    async def list_tokens(self) -> builtins.list[TokenInfo]:
         return await self._ready.tokens.list()
 
     async def revoke_token(self, token_id: str) -> None:
@@ -216,7 +217,7 @@ class Engine:
 
     # The host
 
-    async def images(self) -> list[Image]:
+    async def images(self) -> builtins.list[Image]:
         return await asyncio.to_thread(self._ready.core.host.images.list)
 
     async def remove_image(self, name: str) -> Removed:
@@ -241,7 +242,7 @@ class Engine:
             mounts = []
             for live in list(parts.core.lives.values()):
                 if live.phase in (Phase.RUNNING, Phase.WARM, Phase.PAUSED):
-                    row = await parts.core.store.run(lambda tx, key=live.sprite_id: rows.sprite(tx, key))
+                    row = await self._row(live.sprite_id)
                     if row is None:
                         continue
                     with contextlib.suppress(Exception):  # it is being stopped
@@ -249,6 +250,9 @@ class Engine:
                         stack.callback(os.close, mounts[-1])
             await asyncio.to_thread(pool.empty_trash)
             return await asyncio.to_thread(pool.trim, mounts)
+
+    async def _row(self, sprite_id: str) -> SpriteRow | None:
+        return await self._ready.core.store.run(lambda tx: rows.sprite(tx, sprite_id))
 
     @property
     def _ready(self) -> _Parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from spriggan.linux import process
 from spriggan.net import addresses
 
 SERVER_PATIENCE_S = 60.0
+ALL = 1_000_000_000
 
 Say = Callable[[str], None]
 
@@ -99,6 +99,20 @@ async def _record(data: Path) -> None:
         await records.run(rows.all_cold)
     finally:
         await records.close()
+
+
+async def layers_in_use(data: Path) -> set[str]:
+    """Digests of the layers that sprites of ``data`` are made of."""
+    path = data / "state.db"
+    if not path.exists():
+        return set()
+    records = store.Store(store.sqlite_url(path))
+    try:
+        await records.open()
+        found = await records.run(lambda tx: rows.sprites(tx, "", ALL, ""))
+    finally:
+        await records.close()
+    return {digest for row in found for digest in row.layers}
 
 
 def _remove_links(host: Host) -> None:

@@ -96,9 +96,10 @@ class Recovery:
                     live.unsettled = True
                     why = f"{intent.kind} of {intent.sprite_name} could not be finished or undone: {error}"
                     self._say(why)
-                    await self._core.store.run(
-                        lambda tx, key=intent.sprite_id, why=why: rows.update_sprite(tx, key, last_error=why)
-                    )
+                    await self._note(intent.sprite_id, why)
+
+    async def _note(self, sprite_id: str, why: str) -> None:
+        await self._core.store.run(lambda tx: rows.update_sprite(tx, sprite_id, last_error=why))
 
     async def _remove_orphans(self) -> None:
         host, known = self._core.host, self._core.lives

@@ -113,17 +113,21 @@ def _current(tx: Connection, sprite_id: str) -> str | None:
 def open_intent(
     tx: Connection, kind: str, sprite_id: str, sprite_name: str, details: dict[str, Any]
 ) -> Intent:
-    values = {
-        "kind": kind,
-        "sprite_id": sprite_id,
-        "sprite_name": sprite_name,
-        "details": details,
-        "created_at": now(),
-    }
-    key = tx.execute(schema.intents.insert().values(**values)).inserted_primary_key
+    created_at = now()
+    insert = schema.intents.insert().values(
+        kind=kind, sprite_id=sprite_id, sprite_name=sprite_name, details=details, created_at=created_at
+    )
+    key = tx.execute(insert).inserted_primary_key
     if key is None:
         raise RuntimeError("the database gave no key for an intent")
-    return Intent(id=key[0], **values)
+    return Intent(
+        id=key[0],
+        kind=kind,
+        sprite_id=sprite_id,
+        sprite_name=sprite_name,
+        details=details,
+        created_at=created_at,
+    )
 
 
 def update_intent(tx: Connection, intent: Intent) -> None:

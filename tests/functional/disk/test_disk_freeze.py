@@ -10,8 +10,8 @@ import uuid
 from contextlib import contextmanager
 
 import pytest
-from conftest import wait_for
 
+from conftest import wait_for
 from spriggan.disk import freezer, snapshot
 from spriggan.errors import Broken
 from spriggan.linux import freeze, loop, mount

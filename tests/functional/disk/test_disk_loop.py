@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-from conftest import wait_for
 
+from conftest import wait_for
 from spriggan.linux import loop
 
 

@@ -8,8 +8,8 @@ import time
 import uuid
 
 import pytest
-from conftest import Bench, wait_for
 
+from conftest import Bench, wait_for
 from spriggan.disk import Reserve
 from spriggan.errors import NoSpace
 from spriggan.linux import btrfs, loop, mount

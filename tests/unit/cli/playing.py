@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-TOKEN = "spriggan/a/b/secret"  # noqa: S105
+TOKEN = "spriggan/a/b/secret"
 
 
 class PlayedServer:
@@ -56,7 +56,13 @@ class PlayedServer:
         remote.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{remote.getsockname()[1]}"
         self._server = uvicorn.Server(
-            uvicorn.Config(self._app(), log_level="error", ws="websockets-sansio", lifespan="off")
+            uvicorn.Config(
+                self._app(),
+                log_level="error",
+                ws="websockets-sansio",
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+            )
         )
         self._thread = threading.Thread(target=self._server.run, args=([local, remote],))
         self._thread.start()
@@ -67,7 +73,6 @@ class PlayedServer:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True
         self._thread.join()
 
     def _app(self) -> Starlette:
@@ -244,9 +249,10 @@ class PlayedServer:
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
+            feeding.cancel()
             if process.returncode is None:
                 process.kill()
-            feeding.cancel()
+                await process.wait()
 
     async def _tty(self, socket: WebSocket) -> None:
         query = socket.query_params

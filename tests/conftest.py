@@ -1,0 +1,35 @@
+"""Fixtures that need a running server."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import serving
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[serving.Server]:
+    """One running server for all tests that do not disturb it."""
+    with serving.server() as found:
+        found.start()
+        yield found
+
+
+@pytest.fixture
+def new_name() -> Callable[[], str]:
+    return lambda: f"t{next(_numbers)}"
+
+
+@pytest.fixture
+def sprite(server: serving.Server, new_name: Callable[[], str]) -> Iterator[Any]:
+    """A sprite of its own, as the official client has it."""
+    client = server.client()
+    made = client.create_sprite(new_name())
+    yield made
+    made.delete()

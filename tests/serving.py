@@ -1,0 +1,184 @@
+"""A real server with a data directory of its own, for tests that drive it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sprites import SpritesClient
+
+from spriggan.linux import cgroup, loop
+
+IMAGE_CACHE = Path(os.environ.get("SPRIGGAN_IMAGE_CACHE", "/var/cache/spriggan")) / "images"
+SPRIGGAN = str(Path(sys.executable).parent / "spriggan")
+
+
+class Server:
+    """One data directory and the server process on it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = _free_port()
+        self.log = data / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.data / "token").read_text().strip()
+
+    @property
+    def instance(self) -> str:
+        return str(json.loads((self.data / "instance.json").read_text())["id"])
+
+    def start(self, **environment: str) -> None:
+        """Start the server and wait until it is ready."""
+        command = [SPRIGGAN, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
+            )
+        deadline = time.monotonic() + 60
+        while b"is ready" not in self.log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server does not start: {self.log.read_text()}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for the end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(30) == 0
+
+    def wait_killed(self) -> None:
+        """Wait until the server has killed itself at a fault point."""
+        assert self._process is not None
+        assert self._process.wait(30) == -signal.SIGKILL
+
+    def client(self, **arguments: Any) -> SpritesClient:
+        return SpritesClient(self.token, base_url=self.url, **arguments)
+
+    def http(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+    def cli(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRITE")}
+        environment |= {"SPRITES_API_URL": self.url, "SPRITE_TOKEN": self.token}
+        return subprocess.run(
+            [SPRIGGAN, *arguments],
+            input=input,
+            capture_output=True,
+            env=environment,
+            timeout=120,
+            check=False,
+        )
+
+    def down(self) -> None:
+        """Take everything down and require that nothing is left."""
+        instance = self.instance if (self.data / "instance.json").exists() else None
+        done = subprocess.run(
+            [SPRIGGAN, "down", "--data", str(self.data)], capture_output=True, text=True, check=False
+        )
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        left = leftovers(instance, self.data) if instance else []
+        assert done.returncode == 0, done.stderr
+        assert not left, left
+
+
+def run(sprite: Any, script: str, *, check: bool = True) -> str:
+    """Run a shell script in a sprite with the official client; return what it printed."""
+    done = sprite.run("sh", "-c", script, capture_output=True)
+    if check:
+        assert done.returncode == 0, (script, done.returncode, done.stdout, done.stderr)
+    return str((done.stdout + (b"" if check else done.stderr)).decode().strip())
+
+
+def finished(stream: Any) -> list[str]:
+    """Read a checkpoint or restore stream; it must not report an error."""
+    messages = list(stream)
+    assert not [m.error for m in messages if m.type == "error"]
+    return [str(m.data) for m in messages]
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A data directory with the default image; what was started on it is gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if not (IMAGE_CACHE / "refs" / "sprites.json").exists():
+        pytest.skip(f"needs the default image in {IMAGE_CACHE} (spriggan image build)")
+    data = Path(tempfile.mkdtemp(prefix="spriggan-test-", dir="/var/tmp"))
+    try:
+        shutil.copytree(
+            IMAGE_CACHE, data / "images", copy_function=_link, ignore=shutil.ignore_patterns("mounts*")
+        )
+        found = Server(data)
+        try:
+            yield found
+        finally:
+            found.down()
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def leftovers(instance: str, data: Path) -> list[str]:
+    """Everything in the kernel that carries the instance's name or lies on its files."""
+    left = [
+        f"mount {line.strip()}" for line in Path("/proc/mounts").read_text().splitlines() if str(data) in line
+    ]
+    files = {loop.backing_id(path) for path in data.rglob("*.img")}
+    left += [f"loop device {device.path}" for device in loop.attached() if device.backing in files]
+    for root in cgroup.hierarchies().roots():
+        left += [f"cgroup {path}" for path in root.glob(f"spriggan-{instance}*")]
+    left += [f"link {path.name}" for path in Path("/sys/class/net").glob(f"sg{instance[:4]}*")]
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    left += [line for line in tables.splitlines() if instance in line]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                where = (entry / "cgroup").read_text() + (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if f"spriggan-{instance}" in where or f"/run/spriggan/{instance}" in where:
+                left.append(f"process {entry.name}: {where!r}")
+    if Path(f"/run/spriggan/{instance}").exists():
+        left.append(f"/run/spriggan/{instance}")
+    return left
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

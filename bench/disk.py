@@ -67,7 +67,7 @@ def checkpoints(pool: Pool, place: Path) -> None:
         writer = subprocess.Popen([sys.executable, "-c", WRITER, place / "writer"], stdout=subprocess.PIPE)
         time.sleep(0.25)
         target = pool.checkpoint_dir("sprite-0", f"v{number}")
-        totals.append(milliseconds(lambda: pauses.append(pool.snapshot("sprite-0", target, fd))))  # noqa: B023
+        totals.append(milliseconds(lambda: pauses.append(pool.snapshot("sprite-0", target, fd))))
         gaps.append(float(writer.communicate()[0]))
     os.close(fd)
     show("checkpoint, 64 MB dirty, a writer", totals)

@@ -47,9 +47,9 @@ class Server:
     def instance(self) -> str:
         return str(json.loads((self.data / "instance.json").read_text())["id"])
 
-    def start(self, **environment: str) -> None:
+    def start(self, *options: str, **environment: str) -> None:
         """Start the server and wait until it is ready."""
-        command = [SPRIGGAN, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+        command = [SPRIGGAN, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}", *options]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True

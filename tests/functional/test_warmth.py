@@ -9,10 +9,7 @@ import serving
 
 def test_warm_and_back() -> None:
     with serving.server() as own:
-        own.start()
-        own.stop()
-        command_line_idle = own
-        command_line_idle.start(SPRIGGAN_IDLE="1")
+        own.start("--idle", "1")
         sprite = own.client().create_sprite("rests")
         serving.run(sprite, "(sleep 987 &)")
         with own.http() as http:

@@ -15,7 +15,7 @@ LOGIN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/bash}" -l')
 @sprite_option
 @pass_settings
 def command(settings: Settings, name: str | None) -> None:
-    r"""Open a login shell in the sprite NAME. Ctrl+\ detaches; the shell goes on. Also: c.
+    """Open a login shell in the sprite NAME. Ctrl+\\ detaches; the shell goes on. Also: c.
 
     \b
     Example:

@@ -89,10 +89,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        # Whoever read our output went away: not an error, but nothing more may be written,
-        # not even by the interpreter when it flushes at the end.
+        # Whoever read our output went away, and there is nobody to tell. Nothing more may be
+        # written, not even by the interpreter when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
     except Exception as error:
         message, hint, code = _explain(error)
         click.echo(f"spriggan: {printable(message)}", err=True)

@@ -60,7 +60,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.option("--no-stdin", is_flag=True, help="Only watch.")
 @pass_settings
 def attach(settings: Settings, id_: str, no_stdin: bool) -> None:
-    r"""Show all that the session ID has said, and join it. Ctrl+\ detaches.
+    """Show all that the session ID has said, and join it. Ctrl+\\ detaches.
 
     \b
     Example:

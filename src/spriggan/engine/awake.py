@@ -53,8 +53,8 @@ class Keeper:
 
     async def _wake(self, sprite_id: str) -> Awake:
         async with self._core.locked(sprite_id) as (row, live):
-            row = await self._waking.up(row, live)
-            return Awake(self._core.view(row), self._waking.box(row).pilot_socket(row.id))
+            awake = await self._waking.up(row, live)
+            return Awake(self._core.view(awake), self._waking.box(awake).pilot_socket(awake.id))
 
     async def _look(self, live: Live) -> None:
         """One tick of one sprite."""
@@ -76,6 +76,6 @@ class Keeper:
                     live.busy_at = time.monotonic()
                 elif time.monotonic() - live.busy_at >= options.idle_seconds:
                     await self._waking.rest(row, live)
-            elif live.phase is Phase.WARM and options.cold_after_seconds:
-                if time.monotonic() - live.warm_at >= options.cold_after_seconds and not live.held:
+            elif live.phase is Phase.WARM and not live.held:
+                if 0 < options.cold_after_seconds <= time.monotonic() - live.warm_at:
                     await self._waking.down(row, live, grace=options.stop_grace_seconds)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import builtins
 import contextlib
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 from spriggan.disk.usage import Usage
@@ -47,11 +49,11 @@ class Engine:
     def __init__(self, data: Path, options: Options, make_host: MakeHost = this_host) -> None:
         self.data = data
         self.options = options
-        self.recovery_report: list[str] = []
+        self.recovery_report: builtins.list[str] = []
         self._make_host = make_host
         self._instance = Instance(data)
         self._parts: _Parts | None = None
-        self._loops: list[asyncio.Task[None]] = []
+        self._loops: builtins.list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Take the data directory, bring it in order, and be ready.
@@ -223,7 +225,7 @@ class Engine:
     async def remove_image(self, name: str) -> Removed:
         """Forget an image; layers that sprites are made of stay."""
         core = self._ready.core
-        known = await core.store.run(lambda tx: rows.sprites(tx))
+        known = await core.store.run(rows.sprites)
         in_use = {digest for row in known for digest in row.layers}
         return await asyncio.to_thread(core.host.images.remove, name, in_use)
 

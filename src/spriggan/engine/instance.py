@@ -42,7 +42,7 @@ class Instance:
             pid = holder(self.data)
             raise Conflict(
                 f"another server{f' (process {pid})' if pid else ''} is using {self.data}",
-                hint=f"stop it{f' with: kill {pid}' if pid else ''}, or give this one its own --data directory",
+                hint=f"stop it{f' with: kill {pid}' if pid else ''}, or use another --data directory",
             ) from None
         self._lock = fd
         try:

@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Collection
+from functools import partial
 
 from spriggan.box.box import Box, State
 from spriggan.engine import rows
@@ -38,7 +39,7 @@ class Recovery:
         # A freeze outlives its maker. While a disk is frozen, whoever touches it hangs: us, too.
         for sprite_id in await asyncio.to_thread(pool.thaw_all):
             self._say(f"thawed the disk of {sprite_id}")
-        known = {row.id: row for row in await self._core.store.run(lambda tx: rows.sprites(tx))}
+        known = {row.id: row for row in await self._core.store.run(rows.sprites)}
         self._core.lives.update({sprite_id: Live(sprite_id) for sprite_id in known})
         await self._find_boxes(known)
         await self._settle()
@@ -85,7 +86,7 @@ class Recovery:
         await self._core.update(row.id, status=live.status)
 
     async def _settle(self) -> None:
-        for intent in await self._core.store.run(lambda tx: rows.intents(tx)):
+        for intent in await self._core.store.run(rows.intents):
             # A create or destroy whose row is gone has no sprite in memory, and still its disk to remove.
             live = self._core.lives.get(intent.sprite_id) or Live(intent.sprite_id)
             async with live.lock:
@@ -104,7 +105,7 @@ class Recovery:
     async def _remove_orphans(self) -> None:
         host, known = self._core.host, self._core.lives
         checkpoints = await self._core.store.run(rows.all_checkpoints)
-        if not await self._core.store.run(lambda tx: rows.intents(tx)):
+        if not await self._core.store.run(rows.intents):
             # With an intent still open, what looks like an orphan may be one of its disks.
             for path in await asyncio.to_thread(host.pool.orphans, set(known), checkpoints):
                 await asyncio.to_thread(host.pool.retire, path)

@@ -33,7 +33,7 @@ class Restore:
         core.intents.handle("restore", self._settle)
 
     async def restore(self, name: str, checkpoint_id: str, progress: Progress) -> None:
-        """Bring back ``checkpoint_id``. What runs ends; the disk as it was becomes an automatic checkpoint."""
+        """Bring back a checkpoint. What runs ends; the disk as it was becomes an automatic checkpoint."""
         await find(self._core, await self._core.row(name), checkpoint_id)
         await self._core.complete(self._restore(name, checkpoint_id, progress))
 

@@ -56,7 +56,7 @@ class Tokens:
             raise NotFound("there is no token with that id", hint="list them with: spriggan token list")
 
     async def check(self, text: str) -> TokenInfo | None:
-        """Whose token this is; None if it is none of ours. Takes as long for a wrong secret as for the right one."""
+        """Whose token this is; None if it is none of ours. Wrong secrets take as long as the right one."""
         parts = text.split("/")
         if len(text) > MAX_TEXT or len(parts) != 4 or not text.isascii():
             return None
@@ -103,5 +103,8 @@ class Capabilities:
         self._sprites = {key: known for key, known in self._sprites.items() if known != sprite_id}
 
     def check(self, text: str) -> str | None:
-        """The id of the sprite whose capability this is. Looked up by hash, so timing tells nothing of the text."""
+        """The id of the sprite whose capability this is.
+
+        Looked up by its hash, so the time it takes tells nothing of the text.
+        """
         return self._sprites.get(hashed(text)) if len(text) <= MAX_TEXT else None

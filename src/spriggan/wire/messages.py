@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 KEEPALIVE = '{"type":"keepalive"}'
 MAX_TERMINAL = 65535  # rows and columns are 16-bit numbers in the kernel
@@ -99,7 +99,7 @@ def _resize(data: dict[str, Any]) -> Resize | None:
     return Resize(rows, cols)
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_TERMINAL
 
 

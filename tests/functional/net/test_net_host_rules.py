@@ -48,7 +48,13 @@ def test_installing_twice_changes_nothing_and_a_flush_is_noticed(world: World) -
 def test_forwarding_is_put_back_by_the_last_instance(world: World) -> None:
     other = HostRules("other123", runtime=world.runtime)
     world.on_host(world.rules.remove)
-    world.on_host(lambda: (SYSCTL / "ipv6/conf/eth0/forwarding").write_text("1"))
+
+    def as_on_a_fresh_machine() -> None:  # a new namespace may start with what the machine has now
+        for name in FORWARDING:
+            (SYSCTL / name).write_text("0")
+        (SYSCTL / "ipv6/conf/eth0/forwarding").write_text("1")
+
+    world.on_host(as_on_a_fresh_machine)
     before = world.on_host(forwarding)
     assert before == ["0", "0", "0", "1"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -229,6 +230,8 @@ class PlayedServer:
             while True:
                 message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()  # the played server keeps no session
                     return
                 if text := message.get("text"):
                     self._text(json.loads(text), process.pid)
@@ -250,6 +253,8 @@ class PlayedServer:
             pass
         finally:
             feeding.cancel()
+            if process.stdin:
+                process.stdin.close()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
@@ -279,7 +284,8 @@ class PlayedServer:
                         _set_size(master, sent["rows"], sent["cols"])
                 else:
                     os.write(master, message["bytes"])
-            process.kill()  # the played server keeps no session
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # the played server keeps no session
 
         feeding = asyncio.ensure_future(feed())
         try:

@@ -84,7 +84,7 @@ def test_list_to_a_reader_that_goes_away(spriggan: Spriggan, server: PlayedServe
     process = spriggan.start("list", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     process.stdout.close()
-    assert process.wait(timeout=20) == 141
+    assert process.wait(timeout=20) == 1
     assert process.stderr
     assert process.stderr.read() == b""
 

@@ -50,7 +50,7 @@ def test_more_space_never_means_more_pressure(one, more):
 def test_the_fastest_writer_cannot_become_critical_unseen(one):
     assert 0.2 <= one.seconds <= 10
     if one.pressure == "ok" and one.seconds > 0.2:
-        written = int(one.seconds * 2 * GIB)
+        written = int(one.seconds * guard.FASTEST_WRITER)
         later = Reading(one.reserve, one.free - written, one.pending, one.metadata_free)
         assert later.left >= one.reserve // 2
 

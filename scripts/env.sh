@@ -1,59 +1,83 @@
-# Sourced by the other scripts: a Python, a virtual environment with the checkout in it, the host's
-# packages, and the default image in a cache. Needs a shell, apt and root.
+# Shared by the scripts beside it: what they need of this machine, installed where it is missing.
+# Sourced with $root set to the checkout. Asks nothing, says what it installs.
 
-set -eu
-ROOT=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
-VENV=${SPRIGGAN_VENV:-$ROOT/.venv}
-IMAGE_CACHE=${SPRIGGAN_IMAGE_CACHE:-/var/cache/spriggan}
-export DEBIAN_FRONTEND=noninteractive
+say() { printf '%s\n' "==> $*"; }
 
-say() { printf '== %s\n' "$*"; }
-die() { printf '%s\n' "$*" >&2; exit 1; }
+fail() {
+	printf '%s\n' "$1" >&2
+	[ -z "${2:-}" ] || printf '  hint: %s\n' "$2" >&2
+	exit 1
+}
 
-[ "$(id -u)" -eq 0 ] || die "$0 must run as root: it mounts file systems and makes namespaces. Try: sudo $0"
+need_root() {
+	[ "$(id -u)" = 0 ] || fail "$0 needs root: it mounts file systems and makes network namespaces" "sudo $0"
+}
 
+# apt_install PACKAGE...: install those that are not there.
 apt_install() {
-    command -v apt-get >/dev/null 2>&1 || die "There is no apt-get here. Install by hand: $*"
-    say "installing with apt: $*"
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+	missing=
+	for package; do
+		case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
+		installed) ;;
+		*) missing="$missing $package" ;;
+		esac
+	done
+	[ -n "$missing" ] || return 0
+	command -v apt-get >/dev/null || fail "this machine has no apt" "install by hand:$missing"
+	say "installing with apt:$missing"
+	apt_log=$(mktemp)
+	if ! {
+		DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 update &&
+			DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 \
+				install --no-install-recommends $missing
+	} >"$apt_log" 2>&1 </dev/null; then
+		tail -n 20 "$apt_log" >&2
+		rm -f "$apt_log"
+		fail "apt could not install:$missing" "the lines above say why"
+	fi
+	rm -f "$apt_log"
 }
 
-# A Python that is new enough and can make virtual environments.
+# Whether $1 is a Python that is new enough and can make a virtual environment.
+python_is_good() {
+	"$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Set $python.
 find_python() {
-    for candidate in python3 python3.13 python3.12 python3.11; do
-        if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
-    done
+	for python in python3 /usr/bin/python3; do
+		python_is_good "$python" && return
+	done
+	apt_install python3 python3-venv
+	python=/usr/bin/python3
+	python_is_good "$python" || fail "there is no Python 3.11 or later here" "Debian 12, 13 and Ubuntu 24.04 have one"
 }
 
-# set_up EXTRA…: the checkout with these extras, and what the host must have.
-set_up() {
-    python=$(find_python)
-    if [ -z "$python" ]; then
-        apt_install python3 python3-venv
-        python=$(find_python)
-        [ -n "$python" ] || die "Python 3.11 or newer is needed; this distribution has none."
-    fi
-    extras=$1
-    stamp="$VENV/.spriggan-$(cksum < "$ROOT/pyproject.toml" | tr ' ' -)-$extras"
-    if [ ! -e "$stamp" ]; then
-        say "installing Spriggan and its libraries into $VENV"
-        "$python" -m venv "$VENV"
-        "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT[$extras]"
-        touch "$stamp"
-    fi
-    PATH="$VENV/bin:$PATH"
-    export PATH
-    say "checking the host's packages"
-    spriggan setup
+# make_venv REQUIREMENT...: this checkout and more, in .venv. Nothing is done if nothing has changed.
+make_venv() {
+	find_python
+	wanted=$(printf '%s\n' "$python" "$root" "$@" | cat - "$root/pyproject.toml" | sha256sum)
+	if [ "$(cat "$root/.venv/.made-from" 2>/dev/null)" != "$wanted" ]; then
+		say "making .venv with $("$python" --version) and installing: $*"
+		rm -rf "$root/.venv"
+		"$python" -m venv "$root/.venv"
+		"$root/.venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+		printf '%s\n' "$wanted" >"$root/.venv/.made-from"
+	fi
+	PATH=$root/.venv/bin:$PATH
+	export PATH
 }
 
-# The default image, built once into the cache.
-build_image() {
-    say "building the default image (kept in $IMAGE_CACHE; only the first time takes minutes)"
-    spriggan --data "$IMAGE_CACHE" image build
+# The default image, kept between runs: building it takes minutes.
+SPRIGGAN_IMAGE_CACHE=${SPRIGGAN_IMAGE_CACHE:-/var/cache/spriggan}
+export SPRIGGAN_IMAGE_CACHE
+
+# use_cached_images DATA: show the cached images in a data directory, without a copy where possible.
+use_cached_images() {
+	mkdir -p "$1/images"
+	for part in layers refs; do
+		cp -al "$SPRIGGAN_IMAGE_CACHE/images/$part" "$1/images/" 2>/dev/null && continue
+		rm -rf "$1/images/$part"
+		cp -a "$SPRIGGAN_IMAGE_CACHE/images/$part" "$1/images/"
+	done
 }

@@ -49,7 +49,15 @@ class Server:
 
     def start(self, *options: str, **environment: str) -> None:
         """Start the server and wait until it is ready."""
-        command = [SPRIGGAN, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}", *options]
+        command = [
+            SPRIGGAN,
+            "serve",
+            "--data",
+            str(self.data),
+            "--listen",
+            f"127.0.0.1:{self.port}",
+            *options,
+        ]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
@@ -105,7 +113,9 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        left = leftovers(instance, self.data) if instance else []
+        deadline = time.monotonic() + 10  # init needs a moment to reap what was killed
+        while (left := leftovers(instance, self.data) if instance else []) and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert done.returncode == 0, done.stderr
         assert not left, left
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import time
@@ -65,11 +66,12 @@ async def test_a_terminal_with_its_size(sprite: Any, server: serving.Server) -> 
         await socket.send(json.dumps({"type": "resize", "rows": 50, "cols": 132}))
         await socket.send(b"stty size; exit 3\n")
         seen, text = b"", None
-        async for message in socket:
-            if isinstance(message, bytes):
-                seen += message
-            else:
-                text = json.loads(message)
+        with contextlib.suppress(websockets.ConnectionClosedError):  # 4003 is not a normal end
+            async for message in socket:
+                if isinstance(message, bytes):
+                    seen += message
+                else:
+                    text = json.loads(message)
         assert b"50 132" in seen
         assert text == {"type": "exit", "exit_code": 3, "code": 3}
         assert socket.close_code == 4003

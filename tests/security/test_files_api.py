@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,5 +61,5 @@ def test_nothing_of_the_host_shows(server: serving.Server, sprite: Any) -> None:
     seen = serving.run(
         sprite, "cat /proc/mounts /proc/self/mountinfo; sudo cat /sys/block/*/loop/backing_file", check=False
     )
-    for secret in (str(server.data), "/run/spriggan", server.instance, str(Path.home() / ".")):
-        assert secret not in seen.replace(f"spriggan-{server.instance}", ""), secret
+    for secret in (str(server.data), "/run/spriggan", server.instance):
+        assert secret not in seen, [line for line in seen.splitlines() if secret in line]

@@ -19,7 +19,7 @@ import serving
         "sudo sh -c 'echo 1 > /proc/sys/kernel/sysrq'",
         "sudo date -s 2001-01-01",
         "sudo python3 -c \"import ctypes,sys; sys.exit(ctypes.CDLL(None).syscall(175, 0, 0, b'') == -1)\"",  # init_module
-        "sudo sh -c 'echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes || echo 1 > /sys/fs/cgroup/memory.max'",
+        'cd /sys/fs/cgroup; f=memory.max; [ -e $f ] || f=memory/memory.limit_in_bytes; sudo sh -c "echo 99999999 > $f"',
         "sudo chroot /proc/1/root/../.. cat /etc/machine-id | grep -v $(cat /etc/machine-id)",
     ],
 )

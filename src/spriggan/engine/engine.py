@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import builtins
 import contextlib
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 from spriggan.disk.usage import Usage

@@ -16,7 +16,7 @@ MAX_REASON_LENGTH = 200
 
 async def reasons(socket: Path) -> list[str]:
     """Ask the pilot behind ``socket``. Raises ``Unavailable`` if it gives no sensible answer."""
-    transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)  # noqa: S501 (a unix socket)
+    transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)
     try:
         async with httpx.AsyncClient(transport=transport, timeout=PATIENCE_S, trust_env=False) as client:
             answer = await client.get("http://pilot/pilot/status")

@@ -10,7 +10,6 @@ import logging
 import shutil
 import time
 from collections.abc import Collection
-from functools import partial
 
 from spriggan.box.box import Box, State
 from spriggan.engine import rows

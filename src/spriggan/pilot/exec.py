@@ -13,7 +13,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from spriggan.pilot.process import ExecError
 from spriggan.pilot.request import BadRequest, ExecRequest, error_response, parse
@@ -27,6 +28,7 @@ from spriggan.wire.spec import SpriteSpec
 KEEPALIVE_S = 20.0  # one official client gives up after 45 s without a message
 HEADERS = [(b"x-sprite-capabilities", b"signal")]
 KILL_TIMEOUT_S = 10.0
+CLIENT_CHECK_S = 2.0
 
 
 class Exec:
@@ -79,10 +81,8 @@ class Exec:
             return error_response(400, error.message, error.hint)
         except ExecError as error:
             frames = [frame(Stream.STDERR, f"{error.message}\n".encode()), exit_frame(error.exit_code)]
-            return StreamingResponse(_each(frames), media_type="application/octet-stream")
-        return StreamingResponse(
-            self._stream(request, session, wanted.stdin), media_type="application/octet-stream"
-        )
+            return _Frames(_each(frames))
+        return _Frames(self._stream(request, session, wanted.stdin))
 
     async def list(self, request: Request) -> Response:
         sessions = [_describe(session) for session in self._sessions.running()]
@@ -126,12 +126,33 @@ class Exec:
         feeding = asyncio.create_task(_feed(request, session, stdin))
         try:
             with session.attached(owner=True) as attachment:
-                async for batch in attachment.batches(KEEPALIVE_S):
+                async for batch in attachment.batches(CLIENT_CHECK_S):
                     for stream, payload in batch.records if batch else []:
                         yield frame(stream, payload)
+                    if feeding.done():
+                        return  # the client is gone
                 yield exit_frame(session.exit_code or 0)
         finally:
             feeding.cancel()
+
+
+class _Frames(Response):
+    """One chunk a frame. Starlette's own streaming response would read the request's body itself,
+    to notice a client that goes.
+    """
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, frames: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for each in self._frames:
+            await send({"type": "http.response.body", "body": each, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _each(frames: list[bytes]) -> AsyncIterator[bytes]:
@@ -227,12 +248,14 @@ def _control(session: Session, text: str) -> None:
 
 
 async def _feed(request: Request, session: Session, stdin: bool) -> None:
-    """Give the request's body to the command."""
-    with contextlib.suppress(ClientDisconnect, WebSocketDisconnect):
+    """Give the request's body to the command; returns when the client is gone."""
+    with contextlib.suppress(ClientDisconnect):
         async for chunk in request.stream():
             if stdin and chunk:
                 await session.write(chunk)
         session.close_input()
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
 
 
 async def _kill_parameters(request: Request) -> tuple[int, float]:

@@ -60,7 +60,10 @@ def test_packages_are_reached_by_name(sprite: tuple[World, Sprite]) -> None:
         address = socket.inet_ntoa(answer[-4:])
         command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]
         command += ["--resolve", f"{MIRROR}:80:{address}", f"http://{MIRROR}/debian/dists/stable/Release"]
-        assert box.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False).stdout) == "200"
+        assert (
+            box.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+            == "200"
+        )
 
 
 def test_no_address_of_this_machine_is_reached(sprite: tuple[World, Sprite]) -> None:

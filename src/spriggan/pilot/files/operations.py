@@ -40,8 +40,11 @@ def become(user: str) -> None:
         raise OSError(errno.EINVAL, f"the sprite has no user {user}")
     groups = [int(record[2]) for record in _records("/etc/group", 4) if user in record[3].split(",")]
     os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    # First to the namespace's root: only from there does becoming somebody else take the
+    # capabilities away. The ids we came with mean nothing in here, and would keep them all.
+    for group, owner in ((0, 0), (gid, uid)):
+        os.setresgid(group, group, group)
+        os.setresuid(owner, owner, owner)
     os.umask(0o022)
 
 

@@ -32,6 +32,11 @@ _STATUS = {
     "ENOTEMPTY": 409,
     "ENOSPC": 507,
     "EDQUOT": 507,
+    "ENXIO": 400,
+    "ENODEV": 400,
+    "ETXTBSY": 409,
+    "EBUSY": 409,
+    "ECANCELED": 400,
     "ERANGE": 416,
 }
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")

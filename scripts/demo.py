@@ -65,7 +65,8 @@ def main() -> None:
         files = dev.filesystem("/home/sprite")
         with step("wrote three files through the file system API"):
             (files / "project/primes.c").write_text(PROGRAM)
-            (files / "project/data.bin").write_bytes(os.urandom(1_000_000))
+            data = os.urandom(1 << 20)
+            (files / "project/data.bin").write_bytes(data)
             (files / "notes.txt").write_text("before the accident\n")
         with step("compiled a C program with the image's gcc and ran it"):
             printed = shell(dev, "cd /home/sprite/project && gcc -O2 -o primes primes.c && ./primes")
@@ -82,6 +83,7 @@ def main() -> None:
             consume(dev.restore_checkpoint(checkpoint))
         with step("checked that every file is back, by checksum"):
             expect(shell(dev, CHECKSUM) == before, "the checksums differ")
+            expect((files / "project/data.bin").read_bytes() == data, "data.bin differs")
             expect((files / "notes.txt").read_text() == "before the accident\n", "notes.txt differs")
             expect("pip" in shell(dev, "python3 -m pip --version"), "pip is not back")
             expect("primes" in shell(dev, "/home/sprite/project/primes"), "the program does not run")

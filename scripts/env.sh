@@ -45,7 +45,7 @@ python_is_good() {
 
 # Set $python.
 find_python() {
-	for python in python3 /usr/bin/python3; do
+	for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
 		python_is_good "$python" && return
 	done
 	apt_install python3 python3-venv
@@ -53,18 +53,20 @@ find_python() {
 	python_is_good "$python" || fail "there is no Python 3.11 or later here" "Debian 12, 13 and Ubuntu 24.04 have one"
 }
 
-# make_venv REQUIREMENT...: this checkout and more, in .venv. Nothing is done if nothing has changed.
+# make_venv EXTRA: the checkout with that extra, in .venv or $SPRIGGAN_VENV. An environment that has
+# it already is left alone.
 make_venv() {
-	find_python
-	wanted=$(printf '%s\n' "$python" "$root" "$@" | cat - "$root/pyproject.toml" | sha256sum)
-	if [ "$(cat "$root/.venv/.made-from" 2>/dev/null)" != "$wanted" ]; then
-		say "making .venv with $("$python" --version) and installing: $*"
-		rm -rf "$root/.venv"
-		"$python" -m venv "$root/.venv"
-		"$root/.venv/bin/pip" install --quiet --disable-pip-version-check "$@"
-		printf '%s\n' "$wanted" >"$root/.venv/.made-from"
+	venv=${SPRIGGAN_VENV:-$root/.venv}
+	stamp=$venv/.spriggan-$1-$(cat "$root/pyproject.toml" "$root/src/spriggan/__init__.py" | cksum | tr ' ' -)
+	if [ ! -e "$stamp" ]; then
+		find_python
+		say "installing Spriggan and its libraries into $venv with $("$python" --version)"
+		# A caller that tests our exit code switches `set -e` off in here, too.
+		"$python" -m venv "$venv" &&
+			"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[$1]" &&
+			touch "$stamp" || fail "Spriggan could not be installed into $venv" "the lines above say why"
 	fi
-	PATH=$root/.venv/bin:$PATH
+	PATH=$venv/bin:$PATH
 	export PATH
 }
 

@@ -18,8 +18,8 @@ def test_side_by_side_also_in_recovery(server: serving.Server) -> None:
             other.kill()
             other.start()
             assert serving.run(theirs, "cat f") == "theirs"
-            assert serving.run(ours, "cat f; pgrep -f 'sleep 4711' | wc -l") == "ours\n1"
-        assert serving.run(ours, "cat f; pgrep -f 'sleep 4711' | wc -l") == "ours\n1"
+            assert serving.run(ours, "cat f; pgrep -fc '[s]leep 4711'") == "ours\n1"
+        assert serving.run(ours, "cat f; pgrep -fc '[s]leep 4711'") == "ours\n1"
     finally:
         ours.delete()
 

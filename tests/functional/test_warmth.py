@@ -19,4 +19,4 @@ def test_warm_and_back() -> None:
                 time.sleep(0.1)
             else:
                 raise AssertionError("the sprite does not become warm")
-        assert serving.run(sprite, "pgrep -f 'sleep 987' | wc -l") == "1"
+        assert serving.run(sprite, "pgrep -fc '[s]leep 987'") == "1"

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from spriggan.box.box import State
 from spriggan.engine.core import Core
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import Awake
@@ -61,18 +60,12 @@ class Keeper:
         if live.lock.locked():
             return
         async with self._core.locked(live.sprite_id) as (row, _):
-            if live.held:
-                state = await asyncio.to_thread(self._waking.box(row).state, row.id)
-                if state is not State.RUNNING:
-                    await self._waking.check(row, live)
-                live.busy_at = time.monotonic()
-                return
-            await self._waking.check(row, live)
             options = self._core.options
+            # Asked under the lock: whoever wants the sprite meanwhile holds it before
+            # waiting for the lock, and is seen below.
+            await self._waking.look(row, live)
             if live.phase is Phase.RUNNING:
-                # Asked under the lock: whoever wants the sprite meanwhile holds it before
-                # waiting for the lock, and is seen below.
-                if await self._waking.reasons(row, live) or live.held:
+                if live.reasons:
                     live.busy_at = time.monotonic()
                 elif time.monotonic() - live.busy_at >= options.idle_seconds:
                     await self._waking.rest(row, live)

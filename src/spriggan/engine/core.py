@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import spriggan
-from spriggan.engine import rows
+from spriggan.engine import rows, values
 from spriggan.engine.host import Host
 from spriggan.engine.intents import Intents
 from spriggan.engine.live import Live, Phase
@@ -57,7 +57,9 @@ class Core:
 
     async def row(self, name: str) -> SpriteRow:
         """The sprite of that name, or ``NotFound``."""
-        row = await self.store.run(lambda tx: rows.sprite_by_name(tx, name))
+        row = None
+        if values.is_name(name):
+            row = await self.store.run(lambda tx: rows.sprite_by_name(tx, name))
         if row is None:
             raise _not_found()
         return row

@@ -143,7 +143,7 @@ def comment(given: object) -> str:
 def _number(given: Mapping[str, Any], key: str, default: float, least: float, most: float) -> float:
     value = given.get(key)
     if value is None:
-        return default
+        return min(default, most)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(f"{key} must be a number, not {shown(value)}", hint=f"from {least:g} to {most:g}")
     if not least <= value <= most:  # also refuses NaN

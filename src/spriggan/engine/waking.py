@@ -123,14 +123,27 @@ class Waking:
         await self._record(row, live, last_error=why)
         return why
 
+    async def look(self, row: SpriteRow, live: Live) -> None:
+        """Find out whether the sprite still runs as it should, and why it is awake."""
+        await self.check(row, live)
+        if live.phase is Phase.RUNNING and not await self._ask(row, live):
+            await self.lose(row, live, "its first process ended")
+
     async def reasons(self, row: SpriteRow, live: Live) -> list[str]:
-        """Why the sprite is awake, asked of its pilot now."""
+        """Why the sprite is awake, asked of its pilot now. Needs no lock."""
         if live.phase is Phase.RUNNING:
-            try:
-                live.pilot_reasons = await pilot.reasons(self.box(row).pilot_socket(row.id))
-            except Unavailable as error:
-                live.pilot_reasons = [error.message]
+            await self._ask(row, live)
         return live.reasons
+
+    async def _ask(self, row: SpriteRow, live: Live) -> bool:
+        """Ask the pilot for its reasons; whether the sprite runs. A pilot that hangs is a reason, too."""
+        try:
+            status = await pilot.status(self.box(row).pilot_socket(row.id))
+        except Unavailable as error:
+            live.pilot_reasons = [error.message]
+            return True
+        live.pilot_reasons = status.reasons
+        return status.running
 
     def box(self, row: SpriteRow) -> Box:
         """The kind of box this sprite runs in."""

@@ -161,7 +161,8 @@ class Apt:
 
     def _own(self, candidates: list[Source]) -> list[Source]:
         """Those of ``candidates`` whose signed release file says they are the distribution's."""
-        fields = "$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(RELEASE)"
+        # apt names a source by file and number of the stanza; URIs it spells in its own way.
+        fields = "$(SOURCESENTRY)|$(ORIGIN)|$(CODENAME)"
         text = self._runner.output(
             ["apt-get", "indextargets", "--format", fields, "Created-By: Packages"],
             what="reading the package lists",
@@ -169,11 +170,11 @@ class Apt:
         )
         own = set()
         for line in text.splitlines():
-            origin, codename, uri, suite = line.split("|")
+            entry, origin, codename = line.split("|")
             same = codename.partition("-")[0] == self.distribution.codename
             if origin.lower() == self.distribution.id and same:
-                own.add((uri.rstrip("/"), suite))
-        return [source for source in candidates if (source.uri.rstrip("/"), source.suite) in own]
+                own.add(int(entry.rpartition(":")[2]))
+        return [source for number, source in enumerate(candidates, start=1) if number in own]
 
     def _write_sources(self, sources: list[Source]) -> None:
         (self.directory / "sources" / "image.sources").write_text(stanzas(sources))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from spriggan.disk import Usage
+from spriggan.image import Image
 from spriggan.server.errors import failures
 from spriggan.server.routing import EngineOf
 
@@ -29,13 +28,11 @@ class OrganizationReply(BaseModel):
 
 
 class ImagesReply(BaseModel):
-    images: list[dict[str, Any]] = Field(description="Images that sprites can be created from.")
+    images: list[Image] = Field(description="Images that sprites can be created from.")
 
 
 class PoolReply(BaseModel):
-    """Space, in bytes."""
-
-    pool: dict[str, Any]
+    pool: Usage
 
 
 class TrimReply(BaseModel):
@@ -60,25 +57,16 @@ async def organization(engine: EngineOf) -> OrganizationReply:
 @router.get("/images", responses=failures(), summary="List images (extension)")
 async def images(engine: EngineOf) -> ImagesReply:
     """The images in this server's data directory."""
-    return ImagesReply(images=[_plain(image) for image in await engine.images()])
+    return ImagesReply(images=await engine.images())
 
 
 @router.get("/pool", responses=failures(503), summary="Show the pool's space (extension)")
 async def pool(engine: EngineOf) -> PoolReply:
     """What disks and checkpoints take, and what the host has left."""
-    return PoolReply(pool=_plain(await engine.pool_usage()))
+    return PoolReply(pool=await engine.pool_usage())
 
 
 @router.post("/pool/trim", responses=failures(503), summary="Give deleted space back at once (extension)")
 async def trim(engine: EngineOf) -> TrimReply:
     """Discard what sprites have deleted, without waiting for it to happen by itself."""
     return TrimReply(trimmed_bytes=await engine.pool_trim())
-
-
-def _plain(record: object) -> dict[str, Any]:
-    """A record of the engine as the object it is in JSON."""
-    if is_dataclass(record) and not isinstance(record, type):
-        return asdict(record)
-    if isinstance(record, dict):
-        return record
-    raise TypeError(f"not a record: {type(record).__name__}")

@@ -88,6 +88,8 @@ class World:
 
 def connect(far: int) -> None:
     """Make this namespace a host whose eth0 leads to ``far``."""
+    # A new namespace takes this from the machine, on which an instance may be running.
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     with IPRoute() as ipr:
         ipr.link("add", ifname="eth0", kind="veth", mtu=MTU, peer={"ifname": "eth0", "net_ns_fd": far})
         give(ipr, [(HOST4, 24), ("192.168.7.2", 24), (HOST6, 64)])

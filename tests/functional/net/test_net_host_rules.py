@@ -94,7 +94,7 @@ def test_a_host_that_lives_on_router_advertisements_keeps_its_route(world: World
         return any(line.split()[9] == "eth0" and int(line.split()[8], 16) & 0x40000 for line in lines)
 
     world.on_host(world.rules.remove)
-    assert world.on_host(lambda: accept_ra.read_text()) == "1\n"
+    assert world.on_host(accept_ra.read_text) == "1\n"
     deadline = time.monotonic() + 5  # the far side's link-local address is tentative at first
     while not world.on_host(learned) and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -102,10 +102,10 @@ def test_a_host_that_lives_on_router_advertisements_keeps_its_route(world: World
         time.sleep(0.1)
     assert world.on_host(learned)
     world.on_host(world.rules.install)
-    assert world.on_host(lambda: accept_ra.read_text()) == "2\n"
+    assert world.on_host(accept_ra.read_text) == "2\n"
     assert world.on_host(learned)
     world.on_host(world.rules.remove)
-    assert world.on_host(lambda: accept_ra.read_text()) == "1\n"
+    assert world.on_host(accept_ra.read_text) == "1\n"
 
 
 def test_nobody_blocks_on_a_fresh_host(world: World) -> None:

@@ -214,6 +214,7 @@ class PlayedServer:
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | env,
             cwd=query.get("dir"),
+            start_new_session=True,
         )
         await socket.send_json({"type": "session_info", "session_id": "7", "tty": False})
 
@@ -223,15 +224,14 @@ class PlayedServer:
                 await socket.send_bytes(kind + data)
                 count += 1
                 if count == self.drop_exec_after:
-                    process.kill()
                     await socket.close(1011, "gone")
+                    return
 
         async def feed() -> None:
             while True:
                 message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()  # the played server keeps no session
+                    _end(process)  # the played server keeps no session
                     return
                 if text := message.get("text"):
                     self._text(json.loads(text), process.pid)
@@ -253,11 +253,7 @@ class PlayedServer:
             pass
         finally:
             feeding.cancel()
-            if process.stdin:
-                process.stdin.close()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            _end(process)
 
     async def _tty(self, socket: WebSocket) -> None:
         query = socket.query_params
@@ -284,8 +280,7 @@ class PlayedServer:
                         _set_size(master, sent["rows"], sent["cols"])
                 else:
                     os.write(master, message["bytes"])
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # the played server keeps no session
+            _end(process)  # the played server keeps no session
 
         feeding = asyncio.ensure_future(feed())
         try:
@@ -299,6 +294,7 @@ class PlayedServer:
         finally:
             os.close(master)
             feeding.cancel()
+            _end(process)
 
     def _text(self, message: dict[str, Any], pid: int) -> None:
         self.texts.append(message)
@@ -307,6 +303,18 @@ class PlayedServer:
 
     def _note(self, request: Request) -> None:
         self.requests.append((request.method, str(request.url.path) + "?" + request.url.query))
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill ``process`` with its children, and close its pipes.
+
+    What is left to the garbage collector complains after the loop has closed, and does so in
+    whatever code the test run happens to be in.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process._transport.close()  # type: ignore[attr-defined]
 
 
 def _read(fd: int) -> bytes:

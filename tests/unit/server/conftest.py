@@ -115,6 +115,17 @@ def server(running: Running) -> Iterator[Running]:
 
 
 @pytest.fixture
+def listener(server: Running, short_path: Path) -> Iterator[socket.socket]:
+    """In place of the pilot, a socket that a test answers itself."""
+    server.engine.pilot_socket = short_path / "other.sock"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(server.engine.pilot_socket))
+        made.listen()
+        made.settimeout(10)
+        yield made
+
+
+@pytest.fixture
 def client(server: Running) -> Iterator[httpx.Client]:
     """A client with a token."""
     headers = {"Authorization": f"Bearer {TOKEN}"}

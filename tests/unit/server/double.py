@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from spriggan.disk import Usage
 from spriggan.engine import Awake, Checkpoint, CreateRequest, Sprite
 from spriggan.engine.options import Options
 from spriggan.engine.records import TokenInfo
 from spriggan.engine.values import is_name
 from spriggan.errors import AlreadyExists, Broken, Conflict, InvalidValue, NoSpace, NotFound
+from spriggan.image import Image, Layer
 
 TOKEN = "spriggan/1/t1/secret"
 CAPABILITY = "capability-of-"
@@ -25,10 +27,25 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass
-class Usage:
-    host_free: int
-    path: Path
+IMAGE = Image(
+    name="default",
+    created="2026-01-01T00:00:00Z",
+    distribution="debian bookworm",
+    layers=(Layer(digest="0" * 64, stage="base", bytes=5, key="1"),),
+    user="sprite",
+    shell="/bin/zsh",
+    environment={"LANG": "C.UTF-8"},
+)
+USAGE = Usage(
+    host_total=9,
+    host_free=5,
+    pool_size=8,
+    pool_allocated=4,
+    pool_used=3,
+    metadata_free=1,
+    disks={"sprite-1": 2},
+    checkpoints={"sprite-1": {"v1": 2}},
+)
 
 
 class MemoryEngine:
@@ -216,15 +233,15 @@ class MemoryEngine:
         name = text.removeprefix(CAPABILITY)
         return name if name != text and name in self.sprites else None
 
-    async def images(self) -> list[Any]:
-        return [{"name": "default", "layers": ["a", "b", "c"]}]
+    async def images(self) -> builtins.list[Image]:
+        return [IMAGE]
 
     async def pool_usage(self) -> Usage:
-        return Usage(host_free=5, path=Path("/pool"))
+        return USAGE
 
     async def pool_trim(self) -> int:
         return 7
 
     async def check_growth(self, what: str) -> None:
         if self.full:
-            raise NoSpace(f"{what} is refused: the host is nearly full", hint="delete something")
+            raise NoSpace(f"There is too little space to {what}", hint="delete something")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
@@ -42,13 +43,11 @@ def test_frames_do_not_come_together(server: Running, sprite: str) -> None:
     assert not any(b"\x01out\r\n" in data and b"\x02err\r\n" in data for data in reads)
 
 
-def test_a_chunk_that_comes_in_pieces_is_one_chunk(server: Running, sprite: str, short_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_chunk_that_comes_in_pieces_is_one_chunk(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
     """A pilot's chunk may arrive in any number of reads."""
-    listener = socket.socket(socket.AF_UNIX)
-    server.engine.pilot_socket = short_path / "other.sock"
-    listener.bind(str(server.engine.pilot_socket))
-    listener.listen()
-    with server.connect() as connection, listener:
+    with server.connect() as connection:
         connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec"))
         pilot, _ = listener.accept()
         with pilot:
@@ -134,6 +133,28 @@ def test_a_refusal_before_the_body_was_read(client: httpx.Client, sprite: str) -
     assert answer.json()["code"] == "EISDIR"
 
 
+def test_an_answer_of_a_pilot_that_reads_no_further_arrives(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
+    """It closes with the body unread, which on a unix socket resets the connection."""
+    with server.connect() as connection:
+        connection.sendall(head("PUT", f"/v1/sprites/{sprite}/fs/write?path=/f", "Content-Length: 3000000"))
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            connection.sendall(b"w" * 3_000_000)
+        connection.settimeout(10)
+        pilot, _ = listener.accept()
+        pilot.recv(1000)
+        pilot.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        pilot.close()
+        received = b""
+        while not received.endswith(b"\r\n\r\nno"):
+            data = connection.recv(65536)
+            assert data, received
+            received += data
+        assert received.startswith(b"HTTP/1.1 400 ")
+
+
 def test_no_uploads_while_the_host_is_full(client: httpx.Client, server: Running, sprite: str) -> None:
     server.engine.full = True
     answer = client.put(f"/v1/sprites/{sprite}/fs/write?path=/f", content=b"x")
@@ -172,13 +193,9 @@ def test_unknown_sprite_and_no_pilot(client: httpx.Client, server: Running, spri
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n"])
 def test_a_pilot_that_breaks_off(
-    client: httpx.Client, server: Running, sprite: str, short_path, answer: bytes
-) -> None:  # type: ignore[no-untyped-def]
-    listener = socket.socket(socket.AF_UNIX)
-    server.engine.pilot_socket = short_path / "other.sock"
-    listener.bind(str(server.engine.pilot_socket))
-    listener.listen()
-    with server.connect() as connection, listener:
+    server: Running, sprite: str, listener: socket.socket, answer: bytes
+) -> None:
+    with server.connect() as connection:
         connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec"))
         pilot, _ = listener.accept()
         pilot.recv(65536)
@@ -190,12 +207,8 @@ def test_a_pilot_that_breaks_off(
         assert received.startswith(b"HTTP/1.1 500 ")
 
 
-def test_a_response_that_breaks_off_is_seen_to(server: Running, sprite: str, short_path) -> None:  # type: ignore[no-untyped-def]
-    listener = socket.socket(socket.AF_UNIX)
-    server.engine.pilot_socket = short_path / "other.sock"
-    listener.bind(str(server.engine.pilot_socket))
-    listener.listen()
-    with server.connect() as connection, listener:
+def test_a_response_that_breaks_off_is_seen_to(server: Running, sprite: str, listener: socket.socket) -> None:
+    with server.connect() as connection:
         connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec"))
         pilot, _ = listener.accept()
         pilot.recv(65536)
@@ -216,6 +229,19 @@ def test_what_is_not_http_is_refused_in_json(server: Running) -> None:
             received += data
     assert received.startswith(b"HTTP/1.1 400 ")
     assert b"application/json" in received and b'"code":"invalid_request"' in received
+
+
+@pytest.mark.parametrize("line", [b"X: " + b"x" * 100_000, b"X: y\r\n" * 10_000])
+def test_a_head_without_end_is_refused(server: Running, line: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(line)
+        with contextlib.suppress(ConnectionError):
+            received = connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 431 ") or not received
 
 
 def test_a_body_without_end_is_refused(server: Running) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 import httpx
 import pytest
 
 from .conftest import Running
-from .double import CAPABILITY, TOKEN
+from .double import CAPABILITY, IMAGE, TOKEN, USAGE
 
 
 def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -267,8 +268,8 @@ def test_tokens(client: httpx.Client, server: Running) -> None:
 
 def test_host(client: httpx.Client, sprite: str) -> None:
     assert client.get("/v1/organization").json()["organization"]["slug"] == "unit"
-    assert client.get("/v1/images").json()["images"][0]["name"] == "default"
-    assert client.get("/v1/pool").json()["pool"] == {"host_free": 5, "path": "/pool"}
+    assert client.get("/v1/images").json()["images"] == [json.loads(IMAGE.to_json())]
+    assert client.get("/v1/pool").json()["pool"] == asdict(USAGE)
     assert client.post("/v1/pool/trim").json() == {"trimmed_bytes": 7}
 
 

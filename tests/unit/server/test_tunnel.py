@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -194,3 +195,79 @@ def test_other_upgrades_are_answered_as_plain_requests(server: Running, sprite: 
         upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAA")
         connection.sendall(head("GET", f"/v1/sprites/{sprite}", *upgrade))
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+def test_last_words_arrive_while_the_client_still_sends(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
+    """A command that ends before its input does: its output and exit code must not be lost."""
+    for _ in range(20):
+        with server.connect() as connection:
+            connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=true", *UPGRADE))
+            pilot, _ = listener.accept()
+            with pilot:
+                pilot.recv(65536)
+                pilot.sendall(ACCEPTED)
+                received = connection.recv(65536)
+                stop = threading.Event()
+
+                def send(stop: threading.Event = stop, connection: socket.socket = connection) -> None:
+                    with contextlib.suppress(OSError):
+                        while not stop.is_set():
+                            connection.send(b"i" * 10_000)
+
+                sender = threading.Thread(target=send)
+                sender.start()
+                pilot.recv(10)
+                pilot.sendall(b"o" * 100_000 + b"exit")
+            # The pilot is closed now, with input unread.
+            try:
+                while not received.endswith(b"exit"):
+                    data = connection.recv(1000)
+                    assert data, f"lost after {len(received)} bytes"
+                    received += data
+            finally:
+                stop.set()
+                sender.join()
+            assert received.endswith(b"o" * 100_000 + b"exit")
+
+
+def test_a_pilot_that_does_not_open_the_session(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
+    for answer in (b"", b"garbage\r\n\r\n", b"HTTP/1.1 101 Sw"):
+        with server.connect() as connection:
+            connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE))
+            pilot, _ = listener.accept()
+            pilot.recv(65536)
+            pilot.sendall(answer)
+            pilot.close()
+            received = b""
+            while data := connection.recv(65536):
+                received += data
+            assert received.startswith(b"HTTP/1.1 500 ")
+            assert b'"code":"broken"' in received
+
+
+def test_bytes_right_after_the_upgrade_arrive_at_once(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE))
+        pilot, _ = listener.accept()
+        with pilot:
+            assert pilot.recv(65536).startswith(b"GET /exec?cmd=x HTTP/1.1\r\n")
+            pilot.sendall(ACCEPTED + b"first")
+            received = b""
+            while not received.endswith(b"first"):
+                received += connection.recv(65536)
+            connection.sendall(b"second")
+            assert pilot.recv(65536) == b"second"
+            connection.shutdown(socket.SHUT_WR)
+            assert pilot.recv(65536) == b""
+            pilot.sendall(b"third")
+        assert connection.recv(65536) == b"third"
+        assert connection.recv(65536) == b""

@@ -141,7 +141,7 @@ async def read(engine: EngineOf, name: SpriteName) -> Response:
 )
 async def write(engine: EngineOf, name: SpriteName) -> Response:
     """The body becomes the file. Refused while the host is short of space."""
-    await engine.check_growth("an upload")
+    await engine.check_growth("upload a file")
     return _Answer(engine, name, "/fs/write")
 
 

@@ -1,0 +1,299 @@
+"""A sprite's life on a real disk, with a box in memory around it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from spriggan.box.box import State
+from spriggan.disk.guard import Reading
+from spriggan.engine import CreateRequest, Engine
+from spriggan.errors import AlreadyExists, Broken, Conflict, InvalidValue, NoSpace, NotFound
+
+from .conftest import OPTIONS
+from .world import World
+
+Start = Callable[..., Awaitable[Engine]]
+
+
+async def write(engine: Engine, world: World, name: str, text: str) -> None:
+    async with engine.awake(name, "a test") as awake:
+        (world.box.where(awake.sprite.id) / "state").write_text(text)
+
+
+async def read(engine: Engine, world: World, name: str) -> str:
+    async with engine.awake(name, "a test") as awake:
+        return (world.box.where(awake.sprite.id) / "state").read_text()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_from_create_to_destroy(start: Start, world: World) -> None:
+    engine = await start()
+    made = await engine.create(CreateRequest("dev", environment={"A": "b"}, labels=["x"]))
+    assert (made.status, made.phase, made.config["storage_gb"]) == ("cold", "cold", 1)
+    async with engine.awake("dev", "a test") as awake:
+        assert awake.sprite.status == "running" and awake.sprite.awake_because == ["a test"]
+        spec = world.box.specs[made.id]
+        assert spec.environment == {"LANG": "C.UTF-8", "A": "b"} and spec.hostname == "dev"
+        assert await engine.check_capability(spec.capability) == "dev"
+        assert await engine.counts() == {"running": 1, "warm": 0, "cold": 0}
+    await engine.stop("dev")
+    assert (await engine.get("dev")).status == "cold"
+    assert await engine.check_capability(spec.capability) is None
+    await engine.destroy("dev")
+    for call in (engine.get("dev"), engine.destroy("dev"), engine.stop("dev")):
+        with pytest.raises(NotFound):
+            await call
+    assert not list((world.pool.root / "disks").iterdir())
+    assert world.uplinks.slots == set()
+
+
+async def test_names_are_unique_also_at_once(start: Start) -> None:
+    engine = await start()
+    results = await asyncio.gather(
+        *(engine.create(CreateRequest("dev")) for _ in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(result, AlreadyExists) for result in results) == 4
+    assert len((await engine.list())[0]) == 1
+
+
+async def test_refusals_change_nothing(start: Start, world: World) -> None:
+    engine = await start()
+    for request in (
+        CreateRequest("Dev"),
+        CreateRequest("dev", image="none"),
+        CreateRequest("dev", box="tin"),
+        CreateRequest("dev", config={"ram_mb": 1}),
+    ):
+        with pytest.raises((InvalidValue, NotFound)):
+            await engine.create(request)
+    world.reserve.said = Reading(reserve=100, free=50, pending=0, metadata_free=1 << 40)
+    with pytest.raises(NoSpace):
+        await engine.create(CreateRequest("dev"))
+    assert await engine.list() == ([], None)
+    assert not list((world.pool.root / "disks").iterdir())
+
+
+async def test_checkpoints_number_on_and_the_current_one_stays(start: Start, world: World) -> None:
+    engine = await start()
+    await engine.create(CreateRequest("dev"))
+    assert (await engine.checkpoint("dev", "cold")).id == "v1"
+    await write(engine, world, "dev", "two")
+    second = await engine.checkpoint("dev", "live")
+    assert (second.id, second.source_id, second.is_current) == ("v2", "v1", True)
+    with pytest.raises(Conflict):
+        await engine.delete_checkpoint("dev", "v2")
+    await engine.checkpoint("dev")
+    await engine.delete_checkpoint("dev", "v2")
+    assert [known.id for known in await engine.checkpoints("dev")] == ["v1", "v3"]
+    assert (await engine.checkpoint("dev")).id == "v4"
+    for unknown in ("v2", "v9", "../v1", "Current", ""):
+        with pytest.raises(NotFound):
+            await engine.get_checkpoint("dev", unknown)
+        with pytest.raises(NotFound):
+            await engine.restore("dev", unknown)
+
+
+async def test_restore_brings_back_and_keeps_three_automatic_ones(start: Start, world: World) -> None:
+    engine = await start()
+    sprite = await engine.create(CreateRequest("dev"))
+    await write(engine, world, "dev", "old")
+    await engine.checkpoint("dev")
+    for number in range(5):
+        await write(engine, world, "dev", f"new {number}")
+        await engine.restore("dev", "v1")
+        assert await read(engine, world, "dev") == "old"
+    known = await engine.checkpoints("dev", True)
+    automatic = [each.id for each in known if each.is_auto]
+    assert len(automatic) == 3 and (await engine.get("dev")).current_checkpoint == "v1"
+    assert [each.id for each in await engine.checkpoints("dev")] == ["v1"]
+    kept = sorted(path.name for path in world.pool.checkpoint_dir(sprite.id, "v1").parent.iterdir())
+    assert kept == sorted([*automatic, "v1"])
+    await engine.stop("dev")
+    await engine.restore("dev", automatic[-1])
+    assert (await engine.get("dev")).status == "cold"
+    assert await read(engine, world, "dev") == "new 4"
+
+
+async def test_a_restore_that_does_not_start_leaves_the_old_disk_running(start: Start, world: World) -> None:
+    engine = await start()
+    sprite = await engine.create(CreateRequest("dev"))
+    await write(engine, world, "dev", "old")
+    await engine.checkpoint("dev")
+    await write(engine, world, "dev", "new")
+    attempts = iter([True, False])
+    world.box.fail_start = lambda sprite_id: next(attempts, False)
+    with pytest.raises(Broken, match="will not start"):
+        await engine.restore("dev", "v1")
+    assert (await engine.get("dev")).status == "running"
+    assert (world.box.where(sprite.id) / "state").read_text() == "new"
+    assert [each.id for each in await engine.checkpoints("dev", True)] == ["v1"]
+    assert not list((world.pool.root / "disks").glob("*.next"))
+
+
+async def test_fork_of_a_live_disk_and_of_a_checkpoint(start: Start, world: World) -> None:
+    engine = await start()
+    await engine.create(CreateRequest("dev", url_settings={"auth": "public"}))
+    await write(engine, world, "dev", "one")
+    await engine.checkpoint("dev")
+    await write(engine, world, "dev", "two")
+    live = await engine.fork("dev", "live")
+    old = await engine.fork("dev", "old", "v1")
+    assert live.url_settings["auth"] == "sprite"
+    assert len({live.id, old.id, (await engine.get("dev")).id}) == 3
+    assert await read(engine, world, "live") == "two"
+    assert await read(engine, world, "old") == "one"
+    assert await engine.checkpoints("live", True) == []
+    for bad, error in (("live", AlreadyExists), ("Bad", InvalidValue)):
+        with pytest.raises(error):
+            await engine.fork("dev", bad)
+    with pytest.raises(NotFound):
+        await engine.fork("dev", "other", "v7")
+    await write(engine, world, "live", "mine")
+    assert await read(engine, world, "dev") == "two"
+
+
+async def test_idle_means_warm_and_use_thaws(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, idle_seconds=0.2))
+    sprite = await engine.create(CreateRequest("dev"))
+
+    async def is_warm() -> bool:
+        return (await engine.get("dev")).status == "warm"
+
+    world.box.reasons = ["session 1"]
+    async with engine.awake("dev", "a test"):
+        await asyncio.sleep(0.5)
+        assert not await is_warm()
+    await asyncio.sleep(0.5)
+    assert not await is_warm()
+    assert await engine.reasons("dev") == ["session 1"]
+    world.box.reasons = []
+    await until(is_warm)
+    assert world.box.frozen(sprite.id)
+    await engine.checkpoint("dev")
+    await engine.restore("dev", "v1")
+    await until(is_warm)
+    async with engine.awake("dev", "a test"):
+        assert not world.box.frozen(sprite.id)
+
+
+async def test_warm_becomes_cold_where_that_is_wished(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, idle_seconds=0.1, cold_after_seconds=0.2))
+    await engine.create(CreateRequest("dev"))
+    async with engine.awake("dev", "a test"):
+        pass
+
+    async def is_cold() -> bool:
+        return (await engine.get("dev")).status == "cold"
+
+    await until(is_cold)
+    assert (await engine.get("dev")).last_error is None
+
+
+async def test_what_ended_by_itself_is_noticed_and_started_again(start: Start, world: World) -> None:
+    engine = await start()
+    sprite = await engine.create(CreateRequest("dev"))
+    await write(engine, world, "dev", "kept")
+    world.box.lose(sprite.id)
+    assert await read(engine, world, "dev") == "kept"
+    assert "processes ended" in ((await engine.get("dev")).last_error or "")
+    world.box.states[sprite.id] = State.NO_PILOT
+    assert await read(engine, world, "dev") == "kept"
+    assert "pilot died" in ((await engine.get("dev")).last_error or "")
+
+
+async def test_a_dead_init_means_cold(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, idle_seconds=0.2))
+    await engine.create(CreateRequest("dev"))
+    async with engine.awake("dev", "a test"):
+        world.box.init_lives = False
+
+        async def is_cold() -> bool:
+            return (await engine.get("dev")).status == "cold"
+
+        await until(is_cold)
+        assert "first process" in ((await engine.get("dev")).last_error or "")
+
+
+async def test_a_start_that_fails_says_so_and_leaves_nothing(start: Start, world: World) -> None:
+    engine = await start()
+    await engine.create(CreateRequest("dev"))
+    world.box.fail_start = lambda sprite_id: True
+    with pytest.raises(Broken, match="will not start"):
+        async with engine.awake("dev", "a test"):
+            pass
+    shown = await engine.get("dev")
+    assert (shown.status, shown.last_error) == ("cold", "it will not start")
+    assert world.uplinks.slots == set() and world.box.list() == []
+    world.box.fail_start = lambda sprite_id: False
+    async with engine.awake("dev", "a test"):
+        assert (await engine.get("dev")).last_error is None
+
+
+async def test_a_client_that_goes_away_leaves_a_whole_sprite(start: Start) -> None:
+    engine = await start()
+    creating = asyncio.create_task(engine.create(CreateRequest("dev")))
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if (await engine.list())[0]:
+            break
+    creating.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await creating
+    async with engine.awake("dev", "a test") as awake:
+        assert awake.sprite.status == "running"
+
+
+async def test_writers_are_paused_when_space_is_short_and_go_on_after(start: Start, world: World) -> None:
+    engine = await start()
+    for name in ("writes", "reads"):
+        await engine.create(CreateRequest(name))
+        await write(engine, world, name, "x")
+    world.reserve.said = Reading(reserve=100, free=500, pending=0, metadata_free=1 << 40)
+    await asyncio.sleep(0.5)
+    world.reserve.said = Reading(reserve=100, free=10, pending=0, metadata_free=1 << 40)
+
+    async def is_paused() -> bool:
+        sprite = await engine.get("writes")
+        place = world.box.where(sprite.id) / "state"
+        with place.open("ab") as file:
+            file.write(b"x" * (2 << 20))
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        return sprite.phase == "paused"
+
+    await until(is_paused)
+    shown = await engine.get("writes")
+    assert shown.awake_because[0].startswith("paused: it writes") and "reserve" in (shown.last_error or "")
+    with pytest.raises(NoSpace, match="reserve"):
+        async with engine.awake("writes", "a test"):
+            pass
+    assert await read(engine, world, "reads") == "x"
+    world.reserve.said = None
+
+    async def goes_on() -> bool:
+        return (await engine.get("writes")).phase == "running"
+
+    await until(goes_on)
+    assert not world.box.frozen(shown.id)
+
+
+async def test_update_keeps_what_is_not_given(start: Start) -> None:
+    engine = await start()
+    await engine.create(CreateRequest("dev", labels=["a"]))
+    changed = await engine.update("dev", url_settings={"auth": "public"})
+    assert (changed.labels, changed.url_settings["auth"]) == (["a"], "public")
+    changed = await engine.update("dev", labels=[])
+    assert (changed.labels, changed.url_settings["auth"]) == ([], "public")
+    with pytest.raises(InvalidValue):
+        await engine.update("dev", url_settings={"auth": "x"})

@@ -1,0 +1,140 @@
+"""The database: migrations, transactions, and what damages do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.engine import Connection
+
+from spriggan.engine import rows, schema
+from spriggan.engine.records import URL_SETTINGS_DEFAULT, Checkpoint, SpriteConfig, SpriteRow
+from spriggan.engine.store import Store, sqlite_url
+from spriggan.errors import AlreadyExists, Broken, Conflict
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = Store(sqlite_url(tmp_path / "state.db"))
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def row(name: str, **changes: Any) -> SpriteRow:
+    values: dict[str, Any] = {
+        "id": f"sprite-{name}",
+        "name": name,
+        "created_at": rows.now(),
+        "updated_at": rows.now(),
+        "image": "sprites",
+        "layers": ["0" * 64],
+        "user": "sprite",
+        "shell": "/bin/zsh",
+        "image_environment": {},
+        "box": "container",
+        "config": SpriteConfig(ram_mb=512, cpus=0, storage_gb=1, pids=100),
+        "labels": ["é"],
+        "environment": {"A": "b"},
+        "url_settings": dict(URL_SETTINGS_DEFAULT),
+    }
+    return SpriteRow(**{**values, **changes})
+
+
+def checkpoint(sprite_id: str, checkpoint_id: str) -> Checkpoint:
+    return Checkpoint(sprite_id, checkpoint_id, rows.now(), "", None, False, 4096)
+
+
+async def test_migrations_lead_to_the_schema(store: Store) -> None:
+    def differences(tx: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(tx), schema.metadata))
+
+    assert await store.run(differences) == []
+
+
+async def test_what_is_acknowledged_is_durable(store: Store) -> None:
+    def pragmas(tx: Connection) -> tuple[Any, Any, Any]:
+        read = [
+            tx.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+        return read[0], read[1], read[2]
+
+    assert await store.run(pragmas) == ("wal", 2, 1)
+
+
+async def test_a_row_comes_back_as_it_went(store: Store) -> None:
+    mine = row("dev")
+    await store.run(lambda tx: rows.insert_sprite(tx, mine))
+    assert await store.run(lambda tx: rows.sprite(tx, mine.id)) == mine
+    assert await store.run(lambda tx: rows.sprite_by_name(tx, "dev")) == mine
+    with pytest.raises(AlreadyExists):
+        await store.run(lambda tx: rows.insert_sprite(tx, row("dev", id="sprite-other")))
+
+
+async def test_what_raises_is_undone(store: Store) -> None:
+    def work(tx: Connection) -> None:
+        rows.insert_sprite(tx, row("dev"))
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await store.run(work)
+    assert await store.run(rows.sprites) == []
+
+
+async def test_pages_by_name_and_prefix(store: Store) -> None:
+    for name in ("b", "a2", "a1", "a-x", "ab"):
+        await store.run(lambda tx, name=name: rows.insert_sprite(tx, row(name)))
+
+    async def names(*arguments: Any) -> list[str]:
+        return [found.name for found in await store.run(lambda tx: rows.sprites(tx, *arguments))]
+
+    assert await names() == ["a-x", "a1", "a2", "ab", "b"]
+    assert await names("a", 2) == ["a-x", "a1"]
+    assert await names("a", 2, "a1") == ["a2", "ab"]
+    assert await names("A") == [] and await names("%") == [] and await names("a_") == []
+
+
+async def test_checkpoints_die_with_their_sprite(store: Store) -> None:
+    mine, other = row("one", current_checkpoint="v2"), row("two")
+    for each in (mine, other):
+        await store.run(lambda tx, each=each: rows.insert_sprite(tx, each))
+        for number in ("v1", "v2"):
+            await store.run(lambda tx, e=each, n=number: rows.insert_checkpoint(tx, checkpoint(e.id, n)))
+    known = await store.run(lambda tx: rows.checkpoints(tx, mine.id))
+    assert [(each.id, each.is_current) for each in known] == [("v1", False), ("v2", True)]
+    await store.run(lambda tx: rows.delete_sprite(tx, mine.id))
+    assert await store.run(rows.all_checkpoints) == {(other.id, "v1"), (other.id, "v2")}
+
+
+async def test_intents_stay_until_closed(store: Store) -> None:
+    intent = await store.run(lambda tx: rows.open_intent(tx, "restore", "s", "dev", {"a": 1}))
+    assert await store.run(rows.intents) == [intent]
+    assert await store.run(lambda tx: rows.intents(tx, "other")) == []
+    await store.run(lambda tx: rows.close_intent(tx, intent))
+    assert await store.run(rows.intents) == []
+
+
+async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "state.db")
+    opened = Store(url)
+    await opened.open()
+    await opened.run(lambda tx: tx.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    await opened.close()
+    again = Store(url)
+    with pytest.raises(Conflict, match="newer version"):
+        await again.open()
+    await again.close()
+
+
+async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"nothing of the kind" * 1000)
+    damaged = Store(sqlite_url(tmp_path / "state.db"))
+    with pytest.raises(Broken, match="database"):
+        await damaged.open()
+    await damaged.close()

@@ -1,13 +1,15 @@
-"""Non-blocking reads and writes of pipes and terminals in the event loop."""
+"""Non-blocking reads of pipes and terminals in the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 
 from spriggan.linux import process
 
 READ_BYTES = 60 * 1024
+DISCARD_PAUSE_S = 0.1
 
 
 async def read(fd: int) -> bytes:
@@ -23,11 +25,16 @@ async def read(fd: int) -> bytes:
             raise
 
 
-async def write(fd: int, data: bytes) -> None:
-    """Write all of ``data``. Raises ``OSError`` (EPIPE, EIO) if nobody can read it any more."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            await process.ready(fd, writing=True)
+async def discard(fd: int) -> None:
+    """Read and drop what is left to come, and close ``fd`` at its end.
+
+    What a command left running in the background would be killed by SIGPIPE otherwise. Slowly,
+    as nobody wants the output.
+    """
+    try:
+        while True:
+            if not await read(fd):
+                return
+            await asyncio.sleep(DISCARD_PAUSE_S)
+    finally:
+        os.close(fd)

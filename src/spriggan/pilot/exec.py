@@ -8,7 +8,6 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -17,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from spriggan.pilot.process import ExecError
-from spriggan.pilot.request import BadRequest, ExecRequest, error_response, parse
+from spriggan.pilot.request import BadRequest, ExecRequest, error_response, json_body, parse
 from spriggan.pilot.sessions import Attachment, Session, Sessions
 from spriggan.pilot.spool import Batch
 from spriggan.wire import messages
@@ -76,6 +75,10 @@ class Exec:
         """Run a command with the body as its input; answer with one frame per chunk."""
         try:
             wanted = parse(request.query_params, self._spec)
+            if wanted.tty:
+                raise BadRequest(
+                    "a terminal needs a WebSocket", "leave tty out, or open /exec as a WebSocket"
+                )
             session = await self._start(wanted)
         except BadRequest as error:
             return error_response(400, error.message, error.hint)
@@ -104,16 +107,19 @@ class Exec:
         return StreamingResponse(_kill(session, number, timeout), media_type="application/x-ndjson")
 
     async def _start(self, request: ExecRequest) -> Session:
-        return await self._sessions.start(
-            request.process, tty=request.tty, rows=request.rows, cols=request.cols, linger=request.linger
-        )
+        try:
+            return await self._sessions.start(
+                request.process, tty=request.tty, rows=request.rows, cols=request.cols, linger=request.linger
+            )
+        except OSError as error:
+            raise ExecError(f"cannot run {request.process.argv[0]}: {error}", 1) from error
 
     async def _serve(self, websocket: WebSocket, session: Session, *, owner: bool) -> None:
         """Carry output and input until the session ends or the client goes."""
         with session.attached(owner=owner) as attachment:
             await websocket.accept(headers=HEADERS)
-            await websocket.send_text(_session_info(session, owner=owner))
-            receiving = asyncio.create_task(_receive(websocket, session))
+            await websocket.send_text(_session_info(session, owner=attachment.owner))
+            receiving = asyncio.create_task(_receive(websocket, session, may_end=owner))
             sending = asyncio.create_task(_send(websocket, session, attachment))
             try:
                 await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
@@ -209,8 +215,12 @@ async def _send_exit(websocket: WebSocket, code: int, *, tty: bool) -> None:
     await websocket.close(1000)
 
 
-async def _receive(websocket: WebSocket, session: Session) -> None:
-    """Take the client's messages until it goes."""
+async def _receive(websocket: WebSocket, session: Session, *, may_end: bool) -> None:
+    """Take the client's messages until it goes.
+
+    ``may_end``: the end of this client's input is the end of the command's. Of one that attached that
+    is true only after it has sent some: the official Python client ends its input when it only watches.
+    """
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -218,23 +228,27 @@ async def _receive(websocket: WebSocket, session: Session) -> None:
         if (text := message.get("text")) is not None:
             _control(session, text)
         elif (data := message.get("bytes")) is not None:
-            await _input(session, data)
+            may_end = await _input(session, data, may_end=may_end)
 
 
-async def _input(session: Session, data: bytes) -> None:
+async def _input(session: Session, data: bytes, *, may_end: bool) -> bool:
+    """Take a binary message; return whether this client's end of input counts from now on."""
     if session.tty:
         if data.startswith(b'{"type"') and messages.parse_control(data.decode(errors="replace")):
             _control(session, data.decode(errors="replace"))
-            return
-        await session.write(data)
-        return
+        else:
+            await session.write(data)
+        return may_end
     match parse_input(data):
         case Input(payload):
             await session.write(payload)
+            return True
         case InputEnd():
-            session.close_input()
+            if may_end:
+                session.close_input()
         case Control(text):
             _control(session, text)
+    return may_end
 
 
 def _control(session: Session, text: str) -> None:
@@ -262,15 +276,8 @@ async def _kill_parameters(request: Request) -> tuple[int, float]:
     """Signal and timeout, from the query as two clients send them or the JSON body as a third does."""
     name: object = request.query_params.get("signal")
     timeout: object = request.query_params.get("timeout")
-    body = await request.body()
-    if body:
-        try:
-            data: Any = json.loads(body)
-        except ValueError as error:
-            raise BadRequest("the body is not JSON", 'send {"signal": "SIGTERM", "timeout": 10}') from error
-        if not isinstance(data, dict):
-            raise BadRequest("the body is not an object", 'send {"signal": "SIGTERM", "timeout": 10}')
-        name, timeout = data.get("signal", name), data.get("timeout", timeout)
+    data = await json_body(request, 'send {"signal": "SIGTERM", "timeout": 10}')
+    name, timeout = data.get("signal", name), data.get("timeout", timeout)
     number = messages.signal_number(name if name is not None else "SIGTERM")
     if number is None:
         raise BadRequest(f"{str(name)[:40]!r} is not a signal", "use a name such as SIGTERM or HUP")

@@ -53,6 +53,8 @@ def create_inner_app(spec: SpriteSpec) -> Starlette:
 
 
 async def _hand_on(spec: SpriteSpec, request: Request) -> Response:
+    if request.path_params.get("id") in (".", ".."):
+        return error_response(404, "no such checkpoint", HINT)
     body = b""
     async for piece in request.stream():
         body += piece

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 from spriggan.linux import namespaces, process
 from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.mount import MNT_DETACH, umount
+from spriggan.pilot import MAX_HEAD, inner_app
 from spriggan.pilot import app as apps
-from spriggan.pilot import inner_app
 from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.inner import keeper, root, router
 from spriggan.pilot.inner.container import Container
@@ -164,6 +164,7 @@ async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         date_header=False,
+        h11_max_incomplete_event_size=MAX_HEAD,
         timeout_graceful_shutdown=1,
     )
     config.load()

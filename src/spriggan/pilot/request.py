@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from spriggan.pilot.process import Process
@@ -16,6 +19,7 @@ from spriggan.wire.spec import SpriteSpec
 PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ARGUMENTS = 4096
 MAX_BYTES = 128 * 1024  # of the whole command line and environment, as Linux takes at least
+MAX_JSON_BODY = 64 * 1024
 NON_TTY_LINGER_S = 10.0
 
 
@@ -61,6 +65,22 @@ def error_response(
     """An error as every part of the API words it."""
     body = {"error": message, "message": message, "hint": hint}
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+async def json_body(request: Request, example: str) -> dict[str, Any]:
+    """The body as a JSON object; no body is an empty one. Raises ``BadRequest`` with ``example`` as hint."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_JSON_BODY:
+            raise BadRequest("the body is too long", example)
+    try:
+        data = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body is not JSON", example) from error
+    if not isinstance(data, dict):
+        raise BadRequest("the body is not an object", example)
+    return data
 
 
 def _argv(query: QueryParams, tty: bool) -> list[str]:

@@ -1,8 +1,8 @@
 """Sessions: commands that run in the sprite, whoever is listening.
 
 A session's output goes to its spool; those who are attached read it from there, each at its own
-speed. The owner (who started it) is waited for, so that nothing is lost on a slow line; others
-who fall behind by more than the spool holds are told what they missed.
+speed. The fastest of them is waited for, so that who is alone on a slow line loses nothing, and
+who is slow stops nobody; those who fall behind by more than the spool holds are told what they missed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import shlex
 import signal
@@ -21,12 +22,17 @@ from pathlib import Path
 
 from spriggan.linux import process as processes
 from spriggan.pilot import descriptors
+from spriggan.pilot.input import Input
 from spriggan.pilot.process import Container, Process
 from spriggan.pilot.spool import LIMIT, Batch, Spool
 from spriggan.wire.frames import Stream
 
-OWNER_LEAD = LIMIT // 2  # how far the output may run ahead of a slow owner
+log = logging.getLogger(__name__)
+
+LEAD = LIMIT // 2  # how far the output may run ahead of the fastest reader
 DRAIN_GRACE_S = 0.25  # for output that a background process still holds open after the end
+DRAIN_LIMIT_S = 2.0  # and if it goes on putting out
+SPOOL_RETRY_S = 1.0
 KEPT_SECONDS = 3600.0  # how long an ended session can still be read
 KEPT_SESSIONS = 64
 TERMINATE_GRACE_S = 5.0
@@ -77,7 +83,8 @@ class Session:
         self.ended_at = 0.0
         self.attachments: set[Attachment] = set()
         self.changed = asyncio.Event()
-        self.input_fd = -1
+        self.input: Input | None = None
+        self.terminal = -1
         self._output_bytes = 0
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -107,9 +114,14 @@ class Session:
         self.last_activity = time.time()
         self.notify()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether even the fastest reader is far behind."""
+        return bool(self.attachments) and self.spool.end - max(a.position for a in self.attachments) > LEAD
+
     async def room(self) -> None:
-        """Wait until the owner is close enough behind."""
-        while any(a.owner and self.spool.end - a.position > OWNER_LEAD for a in self.attachments):
+        """Wait until a reader is close enough behind."""
+        while self.crowded:
             await self.changed.wait()
 
     @contextlib.contextmanager
@@ -118,7 +130,8 @@ class Session:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        attachment = Attachment(self, owner=owner)
+        alone = not any(a.owner for a in self.attachments)
+        attachment = Attachment(self, owner=owner or alone)
         self.attachments.add(attachment)
         try:
             yield attachment
@@ -132,24 +145,22 @@ class Session:
     async def write(self, data: bytes) -> None:
         """Give input to the command; ignored when it does not read any more."""
         self.last_activity = time.time()
-        if self.input_fd >= 0:
-            with contextlib.suppress(OSError):
-                await descriptors.write(self.input_fd, data)
+        if self.input is not None:
+            await self.input.write(data)
 
     def close_input(self) -> None:
         """The end of input. A terminal has none; its user types ^D."""
-        if self.input_fd >= 0 and not self.tty:
-            os.close(self.input_fd)
-            self.input_fd = -1
+        if self.input is not None and not self.tty:
+            self.input.end()
 
     def resize(self, rows: int, cols: int) -> None:
         """Change the terminal's size."""
         self.rows, self.cols = rows, cols
-        if self.tty and self.input_fd >= 0:
-            fcntl.ioctl(self.input_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+        if self.terminal >= 0:
+            fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def signal(self, number: int) -> bool:
-        """Send a signal to the command's process group; False if it has ended."""
+        """Send a signal to the command's process group and a terminal's foreground job; False if it has ended."""
         if self.exit_code is not None:
             return False
         try:
@@ -160,6 +171,11 @@ class Session:
                 os.kill(self.pid, number)
         except ProcessLookupError:
             return False
+        if self.terminal >= 0:
+            with contextlib.suppress(OSError):
+                foreground = os.tcgetpgrp(self.terminal)
+                if foreground > 1 and foreground != group:
+                    os.killpg(foreground, number)
         return True
 
     async def wait(self, timeout: float) -> bool:
@@ -213,7 +229,8 @@ class Sessions:
             spool.close()
             raise
         session.id = str(session.pid)
-        self._sessions.pop(session.id, None)  # an ended one whose pid came round again
+        if (namesake := self._sessions.pop(session.id, None)) is not None:
+            namesake.spool.close()  # an ended one whose pid came round again
         self._sessions[session.id] = session
         self._spawn(self._run(session, outputs))
         return session
@@ -226,12 +243,14 @@ class Sessions:
     async def _start_tty(self, session: Session) -> list[tuple[int, int]]:
         session.pid, master = await self._container.spawn_tty(session.process, session.rows, session.cols)
         os.set_blocking(master, False)
-        session.input_fd = master
+        session.input, session.terminal = Input(os.dup(master)), master
         return [(master, int(Stream.STDOUT))]
 
     async def _start_pipes(self, session: Session) -> list[tuple[int, int]]:
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
         (stdin_r, stdin_w), (stdout_r, stdout_w), (stderr_r, stderr_w) = pipes
+        for fd in (stdin_r, stdout_w, stderr_w):
+            os.fchmod(fd, 0o666)  # they are the host root's, and /dev/stdout must open for all users inside
         try:
             session.pid = await self._container.spawn(session.process, stdin_r, stdout_w, stderr_w)
         except BaseException:
@@ -243,7 +262,7 @@ class Sessions:
                 os.close(fd)
         for fd in (stdin_w, stdout_r, stderr_r):
             os.set_blocking(fd, False)
-        session.input_fd = stdin_w
+        session.input = Input(stdin_w)
         return [(stdout_r, int(Stream.STDOUT)), (stderr_r, int(Stream.STDERR))]
 
     async def _run(self, session: Session, outputs: list[tuple[int, int]]) -> None:
@@ -253,12 +272,18 @@ class Sessions:
             session.exit_code = await processes.wait(session.pid)
             await _drain(session, pumps)
         finally:
+            held = [not pump.done() for pump in pumps]
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for fd in {fd for fd, _ in outputs} | {session.input_fd} - {-1}:
-                os.close(fd)
-            session.input_fd = -1
+            if session.input is not None:
+                session.input.close()
+            session.terminal = -1
+            for (fd, _), still_held in zip(outputs, held, strict=True):
+                if still_held and not session.tty:
+                    self._spawn(descriptors.discard(fd))
+                else:
+                    os.close(fd)  # of a terminal: hangs up what the command left behind
             session.ended, session.ended_at = True, time.monotonic()
             session.notify()
 
@@ -283,17 +308,27 @@ async def _pump(session: Session, fd: int, stream: int) -> None:
         data = await descriptors.read(fd)
         if not data:
             return
-        session.record(stream, data)
+        while True:
+            try:
+                session.record(stream, data)
+                break
+            except OSError as error:  # the host's disk is full: the command waits
+                log.warning("the output of session %s cannot be kept: %s", session.id, error)
+                await asyncio.sleep(SPOOL_RETRY_S)
 
 
 async def _drain(session: Session, pumps: list[asyncio.Task[None]]) -> None:
     """Wait for the end of output; not for ever, as a background process may hold a pipe open.
 
-    As long as output comes, or the owner is slow to take it, it is waited for.
+    What the command itself wrote is in the pipe when it ends, and a pipe holds little: it is read
+    long before the limit, which is for those that go on for ever. Slow readers do not count.
     """
-    while True:
+    spent = 0.0
+    while spent < DRAIN_LIMIT_S:
         before = session.spool.end
         _, pending = await asyncio.wait(pumps, timeout=DRAIN_GRACE_S)
-        waiting = any(a.owner and before - a.position > OWNER_LEAD for a in session.attachments)
-        if not pending or (session.spool.end == before and not waiting):
+        if session.crowded:
+            continue
+        spent += DRAIN_GRACE_S
+        if not pending or session.spool.end == before:
             return

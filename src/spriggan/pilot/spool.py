@@ -58,15 +58,14 @@ class Spool:
         self._path.unlink(missing_ok=True)
 
     def append(self, stream: int, payload: bytes) -> None:
-        """Add a record; drop the oldest if there is too much now."""
+        """Add a record; drop the oldest if there is too much now. Raises ``OSError``; then nothing was added."""
         if not self._marks or self.end - self._marks[-1] >= MARK_EVERY:
             self._marks.append(self.end)
         record = _HEADER.pack(stream, len(payload)) + payload
         view = memoryview(record)
         while view:
-            written = os.pwrite(self._fd, view, self.end)
-            view = view[written:]
-            self.end += written
+            view = view[os.pwrite(self._fd, view, self.end + len(record) - len(view)) :]
+        self.end += len(record)
         if self.end - self.start > self._limit:
             self._drop()
 

@@ -79,9 +79,6 @@ async def test_the_environment_lies_over_the_defaults(pilot: Pilot) -> None:
     assert any(line.startswith("PATH=/.sprite/bin:") for line in lines)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the pipes are the host root's with mode 0600: the sprite's users may not open them"
-)
 async def test_standard_streams_open_by_name(pilot: Pilot) -> None:
     script = "echo out > /dev/stdout; echo err > /dev/stderr"
     done = await pilot.run("setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", script)
@@ -109,7 +106,6 @@ async def test_a_command_line_as_long_as_linux_takes(pilot: Pilot) -> None:
     assert (await pilot.run("sh", "-c", script)).stdout == b"done\n"
 
 
-@pytest.mark.xfail(strict=True, reason="of a head that comes in pieces, the pilot's h11 takes 64 KiB only")
 async def test_a_long_command_line_in_pieces(pilot: Pilot) -> None:
     reader, writer = await asyncio.open_unix_connection(str(pilot.socket))
     head = f"POST {query('echo', 'x' * 100_000)} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
@@ -184,7 +180,6 @@ async def test_a_signal_goes_to_the_whole_group(pilot: Pilot) -> None:
         assert (await finish(socket)).exit == 143
 
 
-@pytest.mark.xfail(strict=True, reason="input that the command does not read holds up the messages behind it")
 async def test_a_signal_gets_past_input_that_nobody_reads(pilot: Pilot) -> None:
     async with asyncio.timeout(5), pilot.connect(query("sleep", "60")) as socket:
         await socket.send(b"\0" + b"x" * 200_000)
@@ -192,9 +187,6 @@ async def test_a_signal_gets_past_input_that_nobody_reads(pilot: Pilot) -> None:
         assert (await finish(socket)).exit == 137
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the leader's group gets it; an interactive shell ignores SIGTERM"
-)
 async def test_a_signal_reaches_the_foreground_job_of_a_terminal(pilot: Pilot) -> None:
     async with asyncio.timeout(8), pilot.connect(query("bash", "--norc", "-i", tty="true")) as socket:
         await socket.send(b"sh -c 'echo rea''dy; exec sleep 60'; echo code=$?\n")
@@ -215,13 +207,11 @@ async def test_what_a_background_process_says_just_after_the_end_is_kept(pilot: 
     assert (await pilot.run("sh", "-c", "(sleep 0.1; echo late) & echo early")).stdout == b"early\nlate\n"
 
 
-@pytest.mark.xfail(strict=True, reason="as long as output comes it is waited for, so the exit never does")
 async def test_a_chatty_background_process_does_not_hold_up_the_exit(pilot: Pilot) -> None:
     done = await pilot.run("sh", "-c", "(while :; do echo x; sleep 0.05; done) & exit 4", timeout=5)
     assert done.exit == 4
 
 
-@pytest.mark.xfail(strict=True, reason="its pipe is closed with the session, so its next word kills it")
 async def test_a_background_process_survives_what_it_says(pilot: Pilot) -> None:
     mark = pilot.directory / "survived"
     await pilot.run("sh", "-c", f"(sleep 1.5; echo x; echo y; touch {mark}) & exit 0")
@@ -229,7 +219,6 @@ async def test_a_background_process_survives_what_it_says(pilot: Pilot) -> None:
     assert mark.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="only ExecError is told; this closes the socket without an exit")
 async def test_whatever_stops_a_command_from_starting_is_said(pilot: Pilot) -> None:
     done = await pilot.run("raise-oserror")
     assert done.exit == 1

@@ -23,7 +23,6 @@ def test_the_root_is_not_deleted(http: httpx.Client, path: str) -> None:
     assert "home" in names(http)
 
 
-@pytest.mark.xfail(strict=True, reason="normpath keeps two leading slashes, so // is not taken for the root")
 def test_the_root_is_not_deleted_by_its_other_name(http: httpx.Client) -> None:
     """The last test here: the sprite is gone after it."""
     assert delete(http, "//").status_code == 403

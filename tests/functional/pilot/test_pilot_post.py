@@ -7,7 +7,6 @@ import re
 import time
 
 import httpx
-import pytest
 from pilot_client import Pilot, query
 
 
@@ -66,6 +65,5 @@ async def test_a_client_that_leaves_ends_the_command_in_time(pilot: Pilot, http:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.xfail(strict=True, reason="a terminal needs a WebSocket, but POST gives one")
 def test_a_terminal_is_refused(http: httpx.Client) -> None:
     assert http.post(query("true", tty="true")).status_code == 400

@@ -87,7 +87,7 @@ class FilesHelper:
             request = {"init_pid": init_pid, "user": user, "op": op, "path": path, **arguments}
             await self._send(json.dumps(request).encode(), theirs.fileno())
         ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_LIMIT)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=CHUNK)
         try:
             yield reader, writer
         finally:
@@ -104,13 +104,26 @@ class FilesHelper:
 
 async def _reply(reader: asyncio.StreamReader, path: str) -> dict[str, Any]:
     try:
-        line = await reader.readuntil(b"\n")
+        line = await _line(reader)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise FileError("EIO", "the sprite ended during the operation", path) from error
     reply: dict[str, Any] = json.loads(line)
     if "code" in reply:
         raise FileError(reply["code"], reply["error"], reply["path"])
     return reply
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The reply, which may be longer than what the stream is allowed to hold at a time."""
+    line = bytearray()
+    while len(line) < LINE_LIMIT:
+        try:
+            line += await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            line += await reader.readexactly(error.consumed)
+        else:
+            return bytes(line)
+    raise ConnectionError("the reply is too long")
 
 
 async def _bytes(reader: asyncio.StreamReader, length: int) -> AsyncIterator[bytes]:

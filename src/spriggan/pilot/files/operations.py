@@ -11,7 +11,7 @@ import errno
 import fnmatch
 import json
 import os
-import shutil
+import resource
 import socket
 import stat
 import struct
@@ -75,7 +75,7 @@ def _write(request: dict[str, Any], stream: socket.socket) -> None:
     if not name or request["path"].endswith("/"):
         raise OSError(errno.EISDIR, "Is a directory", request["path"])
     if request["parents"]:
-        os.makedirs(parent, exist_ok=True)
+        _make_directories(parent)
     else:
         with contextlib.suppress(FileExistsError):
             os.mkdir(parent)
@@ -113,11 +113,11 @@ def _list(request: dict[str, Any], stream: socket.socket) -> None:
 
 def _delete(request: dict[str, Any], stream: socket.socket) -> None:
     path = os.path.normpath(request["path"])
-    if path == "/":
+    if os.path.samestat(os.lstat(path), os.stat("/")):  # by any of its names: / and // at least
         raise OSError(errno.EPERM, "Operation not permitted", path)
     if stat.S_ISDIR(os.lstat(path).st_mode):
         if request["recursive"]:
-            shutil.rmtree(path)
+            _remove_tree(path)
         else:
             os.rmdir(path)
     else:
@@ -125,6 +125,51 @@ def _delete(request: dict[str, Any], stream: socket.socket) -> None:
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fsync(directory)
     _reply(stream, deleted=[path], count=1)
+
+
+def _make_directories(path: str) -> None:
+    """Make ``path`` with all its parents. ``os.makedirs`` recurses, and a path may have thousands."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory and all in it. ``shutil.rmtree`` recurses, and a tree may be deeper than that.
+
+    Directories are held by descriptor, so none is taken for another that was put in its place.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = [(parent, "", iter([os.path.basename(path)]))]
+    while held:
+        directory, own, names = held[-1]
+        name = next(names, None)
+        if name is None:
+            held.pop()
+            os.close(directory)
+            if held:
+                os.rmdir(own, dir_fd=held[-1][0])
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                child = os.open(name, flags, dir_fd=directory)
+                held.append((child, name, iter(os.listdir(child))))
+            else:
+                os.unlink(name, dir_fd=directory)
+
+
+def _timestamp(seconds: float) -> str:
+    """RFC 3339; a time that has no such form becomes the nearest that has."""
+    first, last = -62135596800, 253402300799  # years 1 and 9999
+    moment = datetime.fromtimestamp(min(max(seconds, first), last), UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _open_regular(path: str) -> int:
@@ -187,8 +232,8 @@ def _children(path: str, recursive: bool, pattern: str | None) -> Iterator[dict[
             full = os.path.join(directory, name)
             try:
                 info = os.lstat(full)
-            except FileNotFoundError:
-                continue
+            except OSError:
+                continue  # gone meanwhile, not to be looked at, or deeper than a path can be long
             if recursive and stat.S_ISDIR(info.st_mode):
                 pending.append(full)
             if pattern and not _matches(os.path.relpath(full, path), name, pattern):
@@ -215,7 +260,7 @@ def _entry(path: str, name: str, info: os.stat_result) -> dict[str, Any]:
         "type": kind,
         "size": info.st_size,
         "mode": f"{stat.S_IMODE(info.st_mode):04o}",
-        "modTime": datetime.fromtimestamp(info.st_mtime, UTC).isoformat().replace("+00:00", "Z"),
+        "modTime": _timestamp(info.st_mtime),
         "isDir": kind == "directory",
     }
 

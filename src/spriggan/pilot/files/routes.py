@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from spriggan.pilot.files.client import FileError, FilesHelper
 from spriggan.pilot.process import Container
-from spriggan.pilot.request import BadRequest, error_response
+from spriggan.pilot.request import BadRequest, error_response, json_body
 from spriggan.wire.spec import SpriteSpec
 
 _STATUS = {
@@ -41,8 +41,13 @@ _STATUS = {
 }
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 MAX_PATH = 4096
+MAX_PATTERN = 1024
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class NotRunning(Exception):
+    """The sprite is down, or between two lives (503)."""
 
 
 class Files:
@@ -108,6 +113,8 @@ class Files:
         """
         query = dict(request.query_params)
         recursive, pattern = _flag(query, "recursive"), query.get("pattern") or None
+        if pattern is not None and len(pattern) > MAX_PATTERN:
+            raise BadRequest("pattern is too long", f"a pattern has at most {MAX_PATTERN} characters")
         itself = request.headers.get("user-agent", "").startswith("sprites-py")
         reply = await self._helper.ask(
             self._pid(),
@@ -118,13 +125,14 @@ class Files:
             pattern=pattern,
             itself=itself and not recursive and pattern is None,
         )
-        return JSONResponse(reply)
+        # Names need not be UTF-8; in ASCII JSON each of their bytes has an escape.
+        return Response(json.dumps(reply), media_type="application/json")
 
     async def delete(self, request: Request) -> Response:
         """Delete a file or directory, named in the query or in a JSON body."""
         query: dict[str, Any] = dict(request.query_params)
         if "path" not in query:
-            query |= await _json(request)
+            query |= await json_body(request, 'send {"path": "/tmp/file"}')
         reply = await self._helper.ask(
             self._pid(), self._user(query), "delete", _path(query), recursive=_flag(query, "recursive")
         )
@@ -132,7 +140,7 @@ class Files:
 
     def _pid(self) -> int:
         if not self._container.running:
-            raise BadRequest("the sprite is not running", "try again")
+            raise NotRunning
         return self._container.init_pid
 
     def _user(self, query: dict[str, Any]) -> str:
@@ -150,6 +158,8 @@ def _refusing(handler: Handler) -> Handler:
             return JSONResponse(body, _STATUS.get(error.code, 500))
         except BadRequest as error:
             return error_response(400, error.message, error.hint)
+        except NotRunning:
+            return error_response(503, "the sprite is not running", "try again in a moment")
         except ClientDisconnect:
             return Response(status_code=499)
 
@@ -170,7 +180,7 @@ def _path(query: dict[str, Any]) -> str:
     if not isinstance(path, str) or not path:
         raise BadRequest("path is missing", "name an absolute path: path=/home/sprite/file")
     base = query.get("workingDir") or "/"
-    if "\0" in path or not isinstance(base, str) or "\0" in base or len(path) > MAX_PATH:
+    if "\0" in path or not isinstance(base, str) or "\0" in base or max(len(path), len(base)) > MAX_PATH:
         raise BadRequest("path holds a NUL byte or is too long", "a path has at most 4096 bytes")
     if not base.startswith("/"):
         raise BadRequest(f"workingDir {base[:80]!r} is not an absolute path", "start it with /")
@@ -204,13 +214,3 @@ def _range(header: str | None) -> list[int | None] | None:
     if first is not None and last is not None and last < first:
         return None
     return [first, last]
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    try:
-        data = json.loads(await request.body() or b"{}")
-    except ValueError as error:
-        raise BadRequest("the body is not JSON", 'send {"path": "/tmp/file"}') from error
-    if not isinstance(data, dict):
-        raise BadRequest("the body is not an object", 'send {"path": "/tmp/file"}')
-    return data

@@ -50,7 +50,11 @@ def _serve(requests: socket.socket) -> None:
         message, fds, _, _ = socket.recv_fds(requests, 65536, 1)
         if not message:
             return
-        if os.fork() == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            pid = -1  # who asked sees its connection closed
+        if pid == 0:
             try:
                 _answer(json.loads(message), fds[0])
             finally:
@@ -69,14 +73,15 @@ def _answer(request: dict[str, Any], connection: int) -> None:
         try:
             namespaces.setns(_CONNECTION + 1, namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
             os.close(_CONNECTION + 1)
-            sys.path[:] = []
-            sys.path_importer_cache.clear()
+            sys.meta_path.clear()  # also for submodules, which sys.path is not asked for
             operations.become(str(request["user"]))
             operations.perform(request, stream)
         except OSError as error:
             _refuse(stream, error, str(request.get("path", "")))
         except (ValueError, KeyError) as error:
             _refuse(stream, OSError(errno.EINVAL, str(error)), str(request.get("path", "")))
+        except (MemoryError, RecursionError, OverflowError) as error:
+            _refuse(stream, OSError(errno.EIO, repr(error)), str(request.get("path", "")))
 
 
 def _refuse(stream: socket.socket, error: OSError, path: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spriggan.disk import holders
 from spriggan.errors import Broken, Conflict, MissingCapability
-from spriggan.linux import btrfs, loop, mount
+from spriggan.linux import btrfs, copies, loop, mount
 
 SMALLEST = 16 << 30
 LARGEST = 15 << 40  # ext4 below holds no file of 16 TiB
@@ -68,6 +68,7 @@ class Volume:
                 if self.is_mounted():
                     mount.umount(self.root)
                     continue
+                copies.unmount(self.root)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise

@@ -23,7 +23,7 @@ from spriggan.image.build import Build, remove_tree
 from spriggan.image.image import DEFAULT_NAME, Image, Layer, check_digest, check_name
 from spriggan.image.progress import Progress, Step, silent
 from spriggan.image.recipe import Recipe
-from spriggan.linux import mount
+from spriggan.linux import copies, mount
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ class ImageStore:
                     f"layer {digest[:12]} is still in use", hint=f"fuser -vm {place} shows by whom."
                 ) from error
         if place.is_dir():
+            copies.unmount(place)
             place.rmdir()
 
     def _find(self, name: str) -> Image | None:

@@ -1,0 +1,59 @@
+"""Copies of a mount in other mount namespaces.
+
+A new mount namespace starts with a copy of every mount. Where the host's mounts are not shared (no
+systemd), an unmount does not reach those copies: any service with a namespace of its own keeps the
+file system, and the loop device below it, in use for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from spriggan.linux import namespaces, process
+from spriggan.linux.mount import MNT_DETACH, umount, unescape
+
+
+def unmount(target: str | Path) -> None:
+    """Unmount, in every other mount namespace, what is mounted exactly at ``target``.
+
+    Other mounts of those namespaces are left alone. What cannot be reached is left, too.
+    """
+    wanted = os.path.realpath(target)
+    for pid in _with_copy(wanted):
+        with contextlib.suppress(OSError):
+            _unmount_in(pid, wanted)
+
+
+def _with_copy(target: str) -> Iterator[int]:
+    """One process of each namespace that has a copy."""
+    seen = {Path("/proc/self/ns/mnt").readlink()}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            namespace = (entry / "ns" / "mnt").readlink()
+            if namespace not in seen:
+                seen.add(namespace)
+                if _has(entry / "mountinfo", target):
+                    yield int(entry.name)
+
+
+def _has(mountinfo: Path, target: str) -> bool:
+    lines = mountinfo.read_text(errors="surrogateescape").splitlines()
+    return any(unescape(line.split(" ", 5)[4]) == target for line in lines)
+
+
+def _unmount_in(pid: int, target: str) -> None:
+    namespace = namespaces.open_namespace(pid, "mnt")
+
+    def work() -> None:
+        namespaces.setns(namespace, namespaces.CLONE_NEWNS)
+        umount(target, MNT_DETACH)
+
+    try:
+        process.in_child(work)
+    finally:
+        os.close(namespace)

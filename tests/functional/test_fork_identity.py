@@ -8,10 +8,8 @@ import serving
 
 
 def test_host_keys_machine_id_and_name(server: serving.Server, sprite: Any) -> None:
-    serving.run(
-        sprite,
-        "sudo mkdir -p /etc/ssh; echo secret | sudo tee /etc/ssh/ssh_host_ed25519_key; sudo touch /etc/ssh/sshd_config",
-    )
+    serving.run(sprite, "sudo mkdir -p /etc/ssh; sudo touch /etc/ssh/sshd_config")
+    serving.run(sprite, "echo secret | sudo tee /etc/ssh/ssh_host_ed25519_key")
     serving.run(sprite, "sudo ln -s /etc/hostname /etc/ssh/ssh_host_link")
     with server.http() as http:
         assert http.post(f"/v1/sprites/{sprite.name}/fork", json={"name": "other-one"}).status_code == 201

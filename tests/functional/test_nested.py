@@ -20,3 +20,6 @@ def test_podman_runs_an_imported_image(sprite: Any) -> None:
         sprite, "mkdir i && cc -static -o i/p p.c && tar -C i -cf i.tar p && sudo podman import -q i.tar tiny"
     )
     assert serving.run(sprite, "sudo podman run --rm tiny /p") == "from inside the inside"
+    # And without root, in a user namespace inside the sprite's.
+    serving.run(sprite, "podman import -q i.tar tiny")
+    assert serving.run(sprite, "podman run --rm tiny /p") == "from inside the inside"

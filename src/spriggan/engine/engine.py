@@ -92,6 +92,10 @@ class Engine:
         await recovery.run()
         await parts.tokens.write_first(self.data / "token")
         self.recovery_report = recovery.report
+        for blocker in await asyncio.to_thread(host.rules.forward_blockers):
+            self.recovery_report.append(
+                f"{blocker.who} keeps sprites from the Internet; to let them out: {blocker.fix}"
+            )
         for loop in (parts.keeper.run(), parts.guardian.run(), Housekeeping(host).run()):
             self._loops.append(asyncio.create_task(loop))
         parts.core.spawn(asyncio.to_thread(host.pool.empty_trash))

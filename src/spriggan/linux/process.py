@@ -80,6 +80,27 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def is_running(pid: int) -> bool:
+    """Whether ``pid`` is a process that has not ended; one that waits to be reaped has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+async def ended(pid: int) -> None:
+    """Wait until ``pid``, anybody's child, has ended."""
+    try:
+        fd = pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await ready(fd)
+    finally:
+        os.close(fd)
+
+
 async def ready(fd: int, *, writing: bool = False) -> None:
     """Wait until ``fd`` can be read (or written) without blocking."""
     loop = asyncio.get_running_loop()

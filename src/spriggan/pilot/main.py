@@ -29,6 +29,7 @@ from spriggan.pilot.inner.resolver import Resolver
 from spriggan.wire.spec import SpriteSpec
 
 STAGING = "root"
+LAST_WORDS_S = 0.3  # for the exit codes of sessions to reach their clients
 MESSAGE_BYTES = 16 << 20  # the largest WebSocket message taken; official clients stay below 10 MB
 
 
@@ -145,7 +146,12 @@ async def _serve(world: World, files: FilesHelper, report: int) -> None:
         await _listen_on(world.held.inner_listener, inner_app.create_inner_app(world.spec)),
     ]
     _report(report, {"ok": True, "init_pid": world.container.init_pid})
-    await stop.wait()
+    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(world.container.died())]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        # Nothing is left to serve. A pilot that is gone too tells the server, which then goes to cold.
+        await asyncio.sleep(LAST_WORDS_S)
+        raise OSError("the container ended")
     for server in servers:
         await server.shutdown()
     await resolver.close()

@@ -16,6 +16,7 @@ from spriggan.engine.options import Options
 from spriggan.errors import Broken, NotFound
 from spriggan.image import Image, Layer
 from spriggan.linux import loop, mount
+from spriggan.net.blockers import Blocker
 from spriggan.net.claims import Claims
 from spriggan.wire.spec import SpriteSpec, Uplink
 
@@ -168,11 +169,17 @@ class Uplinks:
 class Rules:
     """Stand as soon as they are installed."""
 
+    def __init__(self) -> None:
+        self.blockers: list[Blocker] = []
+
     def install(self) -> None:
         return
 
     def present(self) -> bool:
         return True
+
+    def forward_blockers(self) -> list[Blocker]:
+        return self.blockers
 
 
 class TestReserve(Reserve):

@@ -30,6 +30,7 @@ from spriggan.wire.spec import SpriteSpec
 
 NAME = "sprite"  # the runtime's name for the container; its state directory is the sprite's own
 START_TIMEOUT_S = 30.0
+BOUNCE_CHECK_S = 0.1
 
 
 class Container:
@@ -44,11 +45,22 @@ class Container:
         self._userns = userns
         self._netns = netns
         self._counter = 0
+        self._stopping = False
         self.init_pid = 0
 
     @property
     def running(self) -> bool:
-        return self.init_pid != 0 and processes.start_time(self.init_pid) is not None
+        return self.init_pid != 0 and processes.is_running(self.init_pid)
+
+    async def died(self) -> None:
+        """Wait until the container has ended without having been told to."""
+        while True:
+            pid = self.init_pid
+            if pid:
+                await processes.ended(pid)
+            if pid and pid == self.init_pid and not self._stopping:
+                return
+            await asyncio.sleep(BOUNCE_CHECK_S)  # it is being stopped and started
 
     def start(self) -> None:
         """Mount the root and run the container. Blocks. Raises ``OSError`` with the cause."""
@@ -84,9 +96,12 @@ class Container:
 
         Processes get SIGTERM and ``grace`` seconds, then SIGKILL.
         """
+        self._stopping = True
         if self.running:
             self._terminate(grace)
         self._delete()
+        with contextlib.suppress(ChildProcessError):  # a container taken over is nobody's child here
+            os.waitpid(self.init_pid, 0)
         self.init_pid = 0
         root.dismantle(self._staging)
 
@@ -185,11 +200,18 @@ class Container:
             command += ["run", "--detach", "--pid-file", str(pid_file), "--bundle", str(bundle), NAME]
             with self._null() as fd:
                 done = subprocess.run(
-                    command, stdin=fd, stdout=fd, stderr=fd, check=False, timeout=START_TIMEOUT_S
+                    command,
+                    stdin=fd,
+                    stdout=fd,
+                    stderr=fd,
+                    check=False,
+                    timeout=START_TIMEOUT_S,
+                    umask=0,  # or the sprite's devices would be root's alone
                 )
             if done.returncode != 0:
                 raise OSError(f"{command[0]} could not start the container: {_last_line(log)}")
             self.init_pid = int(pid_file.read_text())
+        self._stopping = False
         nesting.allow(self.init_pid)
 
     def _make_host_keys(self) -> None:

@@ -131,7 +131,8 @@ def run(sprite: Any, script: str, *, check: bool = True) -> str:
 def finished(stream: Any) -> list[str]:
     """Read a checkpoint or restore stream; it must not report an error."""
     messages = list(stream)
-    assert not [m.error for m in messages if m.type == "error"]
+    errors = [m.error for m in messages if m.type == "error"]
+    assert not errors, errors
     return [str(m.data) for m in messages]
 
 

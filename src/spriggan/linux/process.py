@@ -89,6 +89,33 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def ended_children() -> list[int]:
+    """Children of this process that have ended and wait to be reaped."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                stat = Path(f"/proc/{entry.name}/stat").read_text()
+            except OSError:
+                continue
+            state, parent = stat.rpartition(")")[2].split()[:2]
+            if state == "Z" and int(parent) == os.getpid():
+                found.append(int(entry.name))
+    return found
+
+
+def in_inner_namespace(pid: int) -> bool:
+    """Whether ``pid`` has another number in a pid namespace below this one."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return len(line.split()) > 2
+    return False
+
+
 async def ended(pid: int) -> None:
     """Wait until ``pid``, anybody's child, has ended."""
     try:

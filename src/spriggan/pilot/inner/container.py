@@ -31,6 +31,7 @@ from spriggan.wire.spec import SpriteSpec
 NAME = "sprite"  # the runtime's name for the container; its state directory is the sprite's own
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
+REAP_PATIENCE_S = 2.0
 
 
 class Container:
@@ -46,6 +47,9 @@ class Container:
         self._netns = netns
         self._counter = 0
         self._stopping = False
+        self._starting = 0  # attempts to run a command that are under way
+        self._spawned: set[int] = set()  # processes that somebody else waits for
+        self._strays = False
         self.init_pid = 0
 
     @property
@@ -100,8 +104,7 @@ class Container:
         if self.running:
             self._terminate(grace)
         self._delete()
-        with contextlib.suppress(ChildProcessError):  # a container taken over is nobody's child here
-            os.waitpid(self.init_pid, 0)
+        self._reap_init()
         self.init_pid = 0
         root.dismantle(self._staging)
 
@@ -134,6 +137,22 @@ class Container:
         if not self.running:
             raise ExecError("the sprite is not running", 1)
         self._counter += 1
+        self._starting += 1
+        try:
+            pid = await self._run_exec(process, stdin, stdout, stderr, extra)
+            self._spawned.add(pid)
+            return pid
+        except ExecError:
+            self._strays = True
+            raise
+        finally:
+            self._starting -= 1
+            if self._strays and not self._starting:
+                self._reap_strays()
+
+    async def _run_exec(
+        self, process: Process, stdin: int, stdout: int, stderr: int, extra: list[str]
+    ) -> int:
         base = f"{self._spec.run_dir}/exec-{self._counter}"
         with _files(base) as (pid_file, log, description):
             description.write_text(json.dumps(self._process_json(process, terminal=bool(extra))))
@@ -213,6 +232,28 @@ class Container:
             self.init_pid = int(pid_file.read_text())
         self._stopping = False
         nesting.allow(self.init_pid)
+
+    def _reap_init(self) -> None:
+        """Take init's exit status. The kernel keeps it until every process of the namespace is reaped."""
+        deadline = time.monotonic() + REAP_PATIENCE_S
+        with contextlib.suppress(ChildProcessError):  # a container taken over is nobody's child here
+            while self.init_pid and time.monotonic() < deadline:
+                if os.waitpid(self.init_pid, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.005)
+
+    def _reap_strays(self) -> None:
+        """Reap what failed attempts to run a command left: processes that the runtime made and forgot.
+
+        Runs in the event loop while no attempt is under way, so that whatever else is a child inside
+        the container is known.
+        """
+        self._spawned = {pid for pid in self._spawned if processes.start_time(pid) is not None}
+        for pid in processes.ended_children():
+            if pid not in self._spawned and pid != self.init_pid and processes.in_inner_namespace(pid):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        self._strays = False
 
     def _make_host_keys(self) -> None:
         command = [*self._runtime("/dev/null"), "exec", "--user", "0:0", NAME, "sh", "-c"]

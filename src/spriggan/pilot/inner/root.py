@@ -8,7 +8,9 @@ kernel undoes it when the last process of the namespace ends.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from spriggan.pilot.inner.identity import Identity, settle
 # Where the three layers of our own images stand; the names are those of the system we follow.
 LAYER_NAMES = ["mnt/languages-image", "system", "mnt/system-base"]
 DISK = "mnt/user-data"
+UNMOUNT_PATIENCE_S = 10.0
 ROOT = "rootfs"
 UPPER = f"{DISK}/root-upper/upper"
 WORK = f"{DISK}/root-upper/work"
@@ -87,8 +90,15 @@ def dismantle(staging: Path) -> None:
     for name in (ROOT, *_mounted_layers(staging)):
         if os.path.ismount(staging / name):
             umount(staging / name, MNT_DETACH)
+    deadline = time.monotonic() + UNMOUNT_PATIENCE_S
     while os.path.ismount(staging / DISK):
-        umount(staging / DISK)
+        try:
+            umount(staging / DISK)
+        except OSError as error:
+            # Whoever flushed or froze it a moment ago may still hold a descriptor.
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def _mount_disk(image: Path, target: Path) -> None:

@@ -66,17 +66,12 @@ class FilesHelper:
         """Write a whole file; it appears when all of it is there. Raises ``FileError``."""
         arguments: dict[str, object] = {"mode": mode, "parents": parents}
         async with self._connect(init_pid, user, "write", path, arguments) as (reader, writer):
+            reply = asyncio.create_task(_reply(reader, path))
             try:
-                async for piece in body:
-                    for start in range(0, len(piece), CHUNK):
-                        part = piece[start : start + CHUNK]
-                        writer.write(_LENGTH.pack(len(part)) + part)
-                        await writer.drain()
-                writer.write(_LENGTH.pack(0))
-                await writer.drain()
-            except ConnectionError:
-                pass  # it gave up; its reply says why
-            return await _reply(reader, path)
+                await _upload(writer, body, reply)
+                return await reply
+            finally:
+                reply.cancel()
 
     @contextlib.asynccontextmanager
     async def _connect(
@@ -100,6 +95,22 @@ class FilesHelper:
                 return
             except BlockingIOError:
                 await process.ready(self._requests.fileno(), writing=True)
+
+
+async def _upload(
+    writer: asyncio.StreamWriter, body: AsyncIterator[bytes], reply: asyncio.Task[dict[str, Any]]
+) -> None:
+    """Send the body in pieces and the mark that it is whole; stop when the answer is there already."""
+    with contextlib.suppress(ConnectionError):  # it gave up; its reply says why
+        async for piece in body:
+            for start in range(0, len(piece), CHUNK):
+                if reply.done():
+                    return
+                part = piece[start : start + CHUNK]
+                writer.write(_LENGTH.pack(len(part)) + part)
+                await writer.drain()
+        writer.write(_LENGTH.pack(0))
+        await writer.drain()
 
 
 async def _reply(reader: asyncio.StreamReader, path: str) -> dict[str, Any]:

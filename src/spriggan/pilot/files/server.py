@@ -21,6 +21,7 @@ from typing import Any
 from spriggan.linux import namespaces, process
 from spriggan.pilot.files import operations
 
+LINGER_S = 5.0
 _CONNECTION = 3  # where a child keeps its only descriptor
 
 
@@ -89,5 +90,10 @@ def _refuse(stream: socket.socket, error: OSError, path: str) -> None:
     reply = {"code": code, "error": error.strerror or str(error), "path": error.filename or path}
     try:
         stream.sendall(json.dumps(reply).encode() + b"\n")
+        # Closed with input unread, the connection would be reset, and the reply lost with it.
+        stream.shutdown(socket.SHUT_WR)
+        stream.settimeout(LINGER_S)
+        while stream.recv(65536):
+            continue
     except OSError:
         return  # nobody listens any more

@@ -93,16 +93,22 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
     def cli(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRITE")}
-        environment |= {"SPRITES_API_URL": self.url, "SPRITE_TOKEN": self.token}
         return subprocess.run(
             [SPRIGGAN, *arguments],
             input=input,
             capture_output=True,
-            env=environment,
+            env=self._cli_environment(),
             timeout=120,
             check=False,
         )
+
+    def start_cli(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command of the CLI that goes on beside the test."""
+        return subprocess.Popen([SPRIGGAN, *arguments], stdin=subprocess.DEVNULL, env=self._cli_environment())
+
+    def _cli_environment(self) -> dict[str, str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRITE")}
+        return environment | {"SPRITES_API_URL": self.url, "SPRITE_TOKEN": self.token}
 
     def down(self) -> None:
         """Take everything down and require that nothing is left."""
@@ -137,13 +143,13 @@ def finished(stream: Any) -> list[str]:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """A data directory with the default image; what was started on it is gone afterwards."""
+def server(where: Path = Path("/var/tmp")) -> Iterator[Server]:
+    """A data directory in ``where``, with the default image; what was started on it is gone afterwards."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if not (IMAGE_CACHE / "refs" / "sprites.json").exists():
         pytest.skip(f"needs the default image in {IMAGE_CACHE} (spriggan image build)")
-    data = Path(tempfile.mkdtemp(prefix="spriggan-test-", dir="/var/tmp"))
+    data = Path(tempfile.mkdtemp(prefix="spriggan-test-", dir=where))
     try:
         shutil.copytree(
             IMAGE_CACHE, data / "images", copy_function=_link, ignore=shutil.ignore_patterns("mounts*")

@@ -72,7 +72,6 @@ class Reserve:
     def __init__(self, pool: Pool, reserve_bytes: int | None = None) -> None:
         self._pool = pool
         self._reserve_bytes = reserve_bytes
-        self._seen: dict[str, int] = {}
 
     def read(self) -> Reading:
         total, free = host_space(self._pool.image.parent)
@@ -99,13 +98,6 @@ class Reserve:
     def next_check_seconds(self) -> float:
         """When to look again, so that no writer can get from here to a full host unseen."""
         return self.read().seconds
-
-    def growth(self) -> dict[str, int]:
-        """Return the sprites whose disks grew since the last call, and by how many bytes, largest first."""
-        now = self._pool.allocated()
-        grown = {name: size - self._seen.get(name, size) for name, size in now.items()}
-        self._seen = now
-        return {name: by for name, by in sorted(grown.items(), key=lambda item: -item[1]) if by > 0}
 
 
 def default_reserve(total: int) -> int:

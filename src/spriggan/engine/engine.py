@@ -277,5 +277,5 @@ class _Parts:
         self.destruction = Destruction(core, self.waking)
         self.checkpoints = Checkpoints(core, snapshots)
         self.restore = Restore(core, self.waking)
-        self.guardian = Guardian(core, self.waking, Writers(instance, core.host.pool, core.host.reserve))
+        self.guardian = Guardian(core, self.waking, Writers(instance, core.host.pool))
         self.tokens = Tokens(core.store, core.options.organization, instance)

@@ -45,8 +45,10 @@ class Guardian:
             writers = await asyncio.to_thread(self._writers.find, running)
             because = f"it writes, and {reading}"
             await asyncio.gather(*(self._core.complete(self._pause(each, because)) for each in writers))
-        elif reading.pressure == "ok":
-            await asyncio.to_thread(self._writers.calm, running)
+            return
+        # Looks are the closer together the less space there is: who wrote long ago is not paused.
+        await asyncio.to_thread(self._writers.calm, running)
+        if reading.pressure == "ok":
             paused = self._in(Phase.PAUSED)
             await asyncio.gather(*(self._core.complete(self._resume(each)) for each in paused))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spriggan.disk.guard import Reserve
 from spriggan.disk.pool import Pool
 from spriggan.linux import cgroup, loop
 
-# Every file system writes a little by itself; this is more than that.
+# Every file system writes a little by itself, and so may those who harm nobody; this is more than that.
 NOTICEABLE = 1 << 20
 _SECTOR = 512
 _WRITTEN = 6  # field of /sys/block/<device>/stat: sectors written
@@ -20,32 +19,32 @@ class Writers:
     bytes in memory that are yet to be written.
     """
 
-    def __init__(self, instance: str, pool: Pool, reserve: Reserve) -> None:
+    def __init__(self, instance: str, pool: Pool) -> None:
         self._instance = instance
         self._pool = pool
-        self._reserve = reserve
-        self._before: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._written: dict[str, int] = {}
 
     def calm(self, sprites: list[str]) -> None:
         """There is space enough: whatever was written up to now is nobody's fault."""
-        self._reserve.growth()
-        self._before = self._written(sprites)
+        self._sizes = self._pool.allocated()
+        self._written = self._count_written(sprites)
 
     def find(self, sprites: list[str]) -> set[str]:
         """Those of ``sprites`` that have written since ``calm``, or are about to."""
-        grown = self._reserve.growth()
-        written = self._written(sprites)
-        for sprite_id, count in written.items():
-            self._before.setdefault(sprite_id, count)  # started since: counted from here on
+        sizes, written = self._pool.allocated(), self._count_written(sprites)
+        for now, before in ((sizes, self._sizes), (written, self._written)):
+            for sprite_id, count in now.items():
+                before.setdefault(sprite_id, count)  # made or started since: counted from here on
         return {
             sprite_id
             for sprite_id in sprites
-            if grown.get(sprite_id, 0)
-            or written.get(sprite_id, 0) - self._before.get(sprite_id, 0) >= NOTICEABLE
+            if sizes.get(sprite_id, 0) - self._sizes.get(sprite_id, 0) >= NOTICEABLE
+            or written.get(sprite_id, 0) - self._written.get(sprite_id, 0) >= NOTICEABLE
             or self._dirty(sprite_id) >= NOTICEABLE
         }
 
-    def _written(self, sprites: list[str]) -> dict[str, int]:
+    def _count_written(self, sprites: list[str]) -> dict[str, int]:
         """Bytes that each sprite's disk has taken, by its loop device."""
         images = {}
         for sprite_id in sprites:

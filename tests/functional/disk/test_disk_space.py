@@ -11,6 +11,7 @@ import pytest
 
 from conftest import Bench, wait_for
 from spriggan.disk import Reserve
+from spriggan.engine.writers import Writers
 from spriggan.errors import NoSpace
 from spriggan.linux import btrfs, loop, mount
 
@@ -25,8 +26,8 @@ def host_bytes(pool):
 
 def fill(path, size):
     with path.open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
+        for left in range(size, 0, -MIB):
+            file.write(os.urandom(min(left, MIB)))
         os.fsync(file.fileno())
 
 
@@ -88,14 +89,17 @@ def test_growth_names_the_writers(bench):
     pool = bench.pool
     pool.create_disk(A, 1)
     pool.create_disk(B, 1)
-    reserve = Reserve(pool)
-    place = bench.mount(pool.disk_path(A))
-    reserve.growth()
-    fill(place / "big", 20 * MIB)
-    grown = reserve.growth()
-    assert list(grown) == [A]
-    assert 20 * MIB <= grown[A] < 40 * MIB
-    assert reserve.growth() == {}
+    places = [bench.mount(pool.disk_path(sprite)) for sprite in (A, B)]
+    writers = Writers("none", pool)
+    writers.calm([A, B])
+    fill(places[0] / "big", 20 * MIB)
+    fill(places[1] / "little", MIB // 4)
+    assert writers.find([A, B]) == {A}
+    for _ in range(4):
+        fill(places[1] / "little", MIB // 2)
+    assert writers.find([A, B]) == {A, B}
+    writers.calm([A, B])
+    assert writers.find([A, B]) == set()
 
 
 WRITER = """
@@ -135,7 +139,8 @@ def test_a_writer_stopped_at_critical_harms_nobody(small_host):
     greedy, innocent = (small_host.mount(pool.disk_path(sprite)) for sprite in (A, B))
     reserve = Reserve(pool, 1 << 30)
     assert reserve.pressure() == "ok"
-    reserve.growth()
+    writers = Writers("none", pool)
+    writers.calm([A, B])
     writer = subprocess.Popen([sys.executable, "-c", WRITER, greedy / "big"])
     try:
         deadline = time.monotonic() + 60
@@ -144,7 +149,7 @@ def test_a_writer_stopped_at_critical_harms_nobody(small_host):
             time.sleep(reserve.next_check_seconds())
         writer.send_signal(signal.SIGSTOP)
         os.sync()  # what it had written arrives, and still fits
-        assert next(iter(reserve.growth())) == A
+        assert writers.find([A, B]) == {A}
         with pytest.raises(NoSpace):
             reserve.check_growth("create a sprite")
         fill(innocent / "file", 4 * MIB)

@@ -15,7 +15,7 @@ from spriggan.engine.host import Host
 from spriggan.engine.options import Options
 from spriggan.errors import Broken, NotFound
 from spriggan.image import Image, Layer
-from spriggan.linux import loop, mount
+from spriggan.linux import copies, loop, mount
 from spriggan.net.blockers import Blocker
 from spriggan.net.claims import Claims
 from spriggan.wire.spec import SpriteSpec, Uplink
@@ -134,6 +134,7 @@ class MemoryBox:
     def _umount(self, sprite_id: str) -> None:
         if mount.is_mount_point(self.where(sprite_id)):
             mount.umount(self.where(sprite_id))
+            copies.unmount(self.where(sprite_id))  # somebody else's namespace began meanwhile
 
 
 class Images:

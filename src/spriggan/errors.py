@@ -48,6 +48,29 @@ class Conflict(SprigganError):
     code = "conflict"
 
 
+class LimitReached(SprigganError):
+    """More than this server lets anybody have (429). ``limit`` is how much that is."""
+
+    def __init__(self, code: str, message: str, *, limit: int, count: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.limit = limit
+        self.count = count
+
+
+class RateLimited(LimitReached):
+    """Too often; ``limit`` times in ``window_s`` seconds is allowed, and again in ``retry_after_s``."""
+
+    def __init__(
+        self, code: str, message: str, *, limit: int, count: int, window_s: int, retry_after_s: int
+    ) -> None:
+        super().__init__(
+            code, message, limit=limit, count=count, hint=f"try again in {retry_after_s} seconds"
+        )
+        self.window_s = window_s
+        self.retry_after_s = retry_after_s
+
+
 class NoSpace(SprigganError):
     """Too little space is left to do this safely (507)."""
 

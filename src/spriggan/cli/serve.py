@@ -44,6 +44,12 @@ WantedBy=multi-user.target
 @click.option("--max-storage", type=click.IntRange(min=1), metavar="GB", help="Largest disk of a sprite.")
 @click.option("--reserve", type=click.IntRange(min=0), metavar="MIB", help="Space of the host to keep free.")
 @click.option("--idle", type=click.FloatRange(min=0), metavar="SECONDS", help="From the last use to warm.")
+@click.option(
+    "--max-running", type=click.IntRange(min=0), metavar="N", help="Sprites that run at a time; 0: no limit."
+)
+@click.option(
+    "--create-rate", type=click.IntRange(min=0), metavar="N", help="New sprites in a minute; 0: no limit."
+)
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that runs this, and end.")
 @pass_settings
 def command(
@@ -55,6 +61,8 @@ def command(
     max_storage: int | None,
     reserve: int | None,
     idle: float | None,
+    max_running: int | None,
+    create_rate: int | None,
     print_unit: bool,
 ) -> None:
     """Run the server until SIGTERM. Sprites go on running without it, and are found again.
@@ -77,6 +85,8 @@ def command(
             ("--max-storage", max_storage),
             ("--reserve", reserve),
             ("--idle", idle),
+            ("--max-running", max_running),
+            ("--create-rate", create_rate),
         ]
         words = [str(_program()), "serve"]
         words += [str(word) for option, value in given if value is not None for word in (option, value)]
@@ -90,6 +100,8 @@ def command(
         "max_storage_gb": max_storage,
         "reserve_bytes": None if reserve is None else reserve << 20,
         "idle_seconds": idle,
+        "max_running": max_running,
+        "creations_per_minute": create_rate,
     }
     options = Options(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")

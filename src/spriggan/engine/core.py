@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import spriggan
 from spriggan.engine import rows, values
+from spriggan.engine.changes import Changes
 from spriggan.engine.host import Host
 from spriggan.engine.intents import Intents
 from spriggan.engine.live import Live, Phase
@@ -36,6 +37,7 @@ class Core:
         self.store = store
         self.intents = Intents(store)
         self.capabilities = Capabilities()
+        self.changes = Changes()
         self.lives: dict[str, Live] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -95,6 +97,7 @@ class Core:
         row = await self.store.run(work)
         if row is None:
             raise _not_found()
+        self.changes.ring()
         return row
 
     def view(self, row: SpriteRow) -> Sprite:

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from spriggan.engine import checkpoints, rows, values
 from spriggan.engine.core import Core
 from spriggan.engine.faults import reached
+from spriggan.engine.limits import CreationRate
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import URL_SETTINGS_DEFAULT, CreateRequest, Intent, Sprite, SpriteRow
 from spriggan.engine.snapshots import Snapshots
@@ -22,15 +23,17 @@ class Creation:
     def __init__(self, core: Core, snapshots: Snapshots) -> None:
         self._core = core
         self._snapshots = snapshots
+        self.rate = CreationRate(core.options.creations_per_minute)
         core.intents.handle("create", self._settle)
         core.intents.handle("fork", self._settle)
 
     async def create(self, request: CreateRequest) -> Sprite:
         """A new sprite with an empty disk, cold.
 
-        Raises ``InvalidValue``, ``AlreadyExists``, ``NotFound`` (the image) or ``NoSpace``.
+        Raises ``InvalidValue``, ``AlreadyExists``, ``NotFound`` (the image), ``NoSpace`` or ``RateLimited``.
         """
         row = await self._new_row(request)
+        self.rate.take()
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"create {row.name}")
         return await self._core.complete(self._create(row))
 
@@ -41,6 +44,7 @@ class Creation:
         """
         values.name(new_name)
         await self._core.row(name)
+        self.rate.take()
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"fork {name}")
         return await self._core.complete(self._fork(name, new_name, checkpoint))
 
@@ -135,6 +139,7 @@ class Creation:
     async def _done(self, row: SpriteRow, live: Live, intent: Intent) -> Sprite:
         await self._core.store.run(lambda tx: rows.close_intent(tx, intent))
         live.move(Phase.COLD)
+        self._core.changes.ring()
         reached(f"{intent.kind}:done")
         return self._core.view(row)
 

@@ -60,4 +60,5 @@ class Destruction:
 
         await core.store.run(work)
         core.lives.pop(sprite_id, None)
+        core.changes.ring()
         reached("destroy:done")

@@ -8,12 +8,12 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from spriggan.disk.usage import Usage
-from spriggan.engine import rows, store, values
+from spriggan.engine import rows, store, values, watching
 from spriggan.engine.awake import Keeper
 from spriggan.engine.checkpoints import Checkpoints, Progress
 from spriggan.engine.core import Core
@@ -23,9 +23,10 @@ from spriggan.engine.guardian import Guardian
 from spriggan.engine.host import Host, this_host
 from spriggan.engine.housekeeping import Housekeeping
 from spriggan.engine.instance import Instance
+from spriggan.engine.limits import Allowance
 from spriggan.engine.live import Phase
 from spriggan.engine.options import Options
-from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Sprite, SpriteRow, TokenInfo
+from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Health, Sprite, SpriteRow, TokenInfo
 from spriggan.engine.recovery import Recovery
 from spriggan.engine.restore import Restore
 from spriggan.engine.snapshots import Snapshots
@@ -128,6 +129,14 @@ class Engine:
         statuses = Counter(live.status for live in self._ready.core.lives.values())
         return {status: statuses[status] for status in ("running", "warm", "cold")}
 
+    def watch(self, prefix: str = "", heartbeat_s: float = 15.0) -> AsyncIterator[watching.Change]:
+        """See ``watching.watch``."""
+        return watching.watch(self._ready.core, prefix, heartbeat_s)
+
+    def creation_allowance(self) -> Allowance | None:
+        """How many sprites may be created now; None: as many as one likes."""
+        return self._ready.creation.rate.allowance()
+
     async def update(
         self,
         name: str,
@@ -159,6 +168,24 @@ class Engine:
                 await parts.waking.down(row, live, grace=self.options.stop_grace_seconds)
 
         await parts.core.complete(work())
+
+    async def restart(self, name: str) -> Sprite:
+        """End the processes and start the sprite again, with this server's pilot."""
+        parts = self._ready
+        await parts.core.row(name)
+
+        async def work() -> Sprite:
+            async with parts.core.exclusively(name) as (row, live):
+                await parts.waking.down(row, live, grace=self.options.stop_grace_seconds)
+                return parts.core.view(await parts.waking.up(row, live))
+
+        return await parts.core.complete(work())
+
+    async def check(self, name: str) -> Health:
+        """How the sprite is. Nothing is started or changed by looking."""
+        parts = self._ready
+        row = await parts.core.row(name)
+        return await parts.waking.health(row, parts.core.lives.get(row.id))
 
     def awake(self, name: str, reason: str) -> AbstractAsyncContextManager[Awake]:
         """Wake the sprite and hold it for as long as the block lasts. See ``Keeper.awake``."""

@@ -32,6 +32,8 @@ class Options:
     max_cpus: float = field(default_factory=_host_cpus)
     max_storage_gb: int = 1000
     max_pids: int = 65536
+    max_running: int = 0  # sprites that run at a time; 0: no limit
+    creations_per_minute: int = 0  # 0: no limit
     idle_seconds: float = 30.0  # after the last reason to be awake is gone, before a sprite goes warm
     cold_after_seconds: float = 0.0  # warm for so long, then cold; 0: never
     stop_grace_seconds: float = 5.0  # between SIGTERM and SIGKILL

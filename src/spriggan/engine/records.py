@@ -79,6 +79,15 @@ class Sprite:
 
 
 @dataclass(frozen=True)
+class Health:
+    """How a sprite is. ``status``: healthy, hibernated, unhealthy or error; ``reason`` if not well."""
+
+    sprite: Sprite
+    status: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """An immutable clone of a disk."""
 

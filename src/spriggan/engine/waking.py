@@ -13,8 +13,9 @@ import time
 from spriggan.box.box import Box, State
 from spriggan.engine import pilot, rows
 from spriggan.engine.core import Core
+from spriggan.engine.limits import check_running
 from spriggan.engine.live import Live, Phase
-from spriggan.engine.records import SpriteRow
+from spriggan.engine.records import Health, SpriteRow
 from spriggan.errors import Broken, NoSpace, SprigganError, Unavailable
 from spriggan.linux import loop
 from spriggan.net import addresses
@@ -47,6 +48,8 @@ class Waking:
                 live.paused_because, hint="free space: destroy sprites, delete checkpoints or files"
             )
         lost = await self.check(row, live)
+        if live.phase in (Phase.WARM, Phase.COLD):
+            check_running(self._core.options.max_running, self._running())
         if live.phase is Phase.WARM:
             await asyncio.to_thread(self.box(row).thaw, row.id)
             live.move(Phase.RUNNING)
@@ -85,6 +88,7 @@ class Waking:
             await asyncio.to_thread(self.box(row).freeze, row.id)
             live.move(Phase.PAUSED)
             live.paused_because = because
+            self._core.changes.ring()
 
     async def unpause(self, row: SpriteRow, live: Live) -> None:
         """Let it go on."""
@@ -92,6 +96,7 @@ class Waking:
             await asyncio.to_thread(self.box(row).thaw, row.id)
             live.move(Phase.RUNNING)
             live.paused_because = ""
+            self._core.changes.ring()
             live.busy_at = time.monotonic()
 
     async def check(self, row: SpriteRow, live: Live) -> str | None:
@@ -129,6 +134,34 @@ class Waking:
         if live.phase is Phase.RUNNING and not await self._ask(row, live):
             await self.lose(row, live, "its first process ended")
 
+    async def health(self, row: SpriteRow, live: Live | None) -> Health:
+        """How the sprite is, as far as one can see without a lock and without waking it."""
+        sprite = self._core.view(row)
+        if live is None or live.phase is Phase.COLD:
+            return Health(sprite, "error" if row.last_error else "hibernated", row.last_error)
+        ails = await self._ails(row, live)
+        if ails:
+            return Health(sprite, "unhealthy", ails)
+        return Health(sprite, "hibernated" if live.phase is Phase.WARM else "healthy")
+
+    async def _ails(self, row: SpriteRow, live: Live) -> str | None:
+        """What is wrong with a sprite that is not cold."""
+        if live.phase is Phase.PAUSED:
+            return live.paused_because
+        if live.phase not in _UP:
+            return f"it is {live.phase.value}"
+        state = await asyncio.to_thread(self.box(row).state, row.id)
+        if state is not State.RUNNING:
+            dead = "its pilot is dead" if state is State.NO_PILOT else "all its processes ended"
+            return f"{dead}; its next use starts it again"
+        if live.phase is Phase.RUNNING:
+            try:
+                if not (await pilot.status(self.box(row).pilot_socket(row.id))).running:
+                    return "its first process ended; its next use starts it again"
+            except Unavailable as error:
+                return error.message
+        return None
+
     async def reasons(self, row: SpriteRow, live: Live) -> list[str]:
         """Why the sprite is awake, asked of its pilot now. Needs no lock."""
         if live.phase is Phase.RUNNING:
@@ -148,6 +181,11 @@ class Waking:
     def box(self, row: SpriteRow) -> Box:
         """The kind of box this sprite runs in."""
         return self._core.host.boxes[row.box]
+
+    def _running(self) -> int:
+        """How many sprites run or are about to."""
+        phases = [live.phase for live in self._core.lives.values()]
+        return sum(phase in (Phase.RUNNING, Phase.WAKING, Phase.RESTORING) for phase in phases)
 
     async def _start(self, row: SpriteRow, live: Live, lost: str | None) -> SpriteRow:
         live.move(Phase.WAKING)

@@ -90,10 +90,10 @@ class Authenticated:
 
 
 def _bearer(given: list[bytes]) -> str:
-    """The token of the one ``Authorization: Bearer`` header."""
+    """The token of the one ``Authorization`` header. Clients that mint tokens say FlyV1, not Bearer."""
     kind, _, token = given[0].partition(b" ")
     token = token.strip()
-    if len(given) == 1 and kind.lower() == b"bearer" and token and token.isascii():
+    if len(given) == 1 and kind.lower() in (b"bearer", b"flyv1") and token and token.isascii():
         return token.decode("ascii")
     raise Unauthenticated(
         "the Authorization header is not one bearer token", hint="send 'Authorization: Bearer TOKEN'"

@@ -8,6 +8,8 @@ they look for it (``ENOENT`` and the like come from the pilot in this field). ``
 
 from __future__ import annotations
 
+import math
+import time
 from http import HTTPStatus
 from typing import Any
 
@@ -67,6 +69,7 @@ STATUS: dict[type[errors.SprigganError], int] = {
     errors.Broken: 500,
     errors.MissingCapability: 501,
     errors.Unavailable: 503,
+    errors.LimitReached: 429,
     errors.NoSpace: 507,
     errors.SprigganError: 500,
 }
@@ -104,6 +107,12 @@ def body_of(error: errors.SprigganError, *, each: list[str] | None = None) -> di
     }
     if each:
         body["errors"] = each
+    if isinstance(error, errors.LimitReached):
+        # Official clients look for this kind of error by its code, in this field.
+        body |= {"error": error.code, "limit": error.limit, "current_count": error.count}
+        body |= {"upgrade_available": False, "upgrade_url": ""}
+    if isinstance(error, errors.RateLimited):
+        body |= {"window_seconds": error.window_s, "retry_after_seconds": error.retry_after_s}
     return body
 
 
@@ -116,7 +125,19 @@ def error_response(
         more["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.Unavailable):
         more["Retry-After"] = "1"
+    if isinstance(error, errors.RateLimited):
+        more["Retry-After"] = str(error.retry_after_s)
+        more |= rate_headers(error.limit, 0, error.retry_after_s)
     return JSONResponse(body_of(error, each=each), status_of(error), headers=more)
+
+
+def rate_headers(limit: int, remaining: int, reset_s: int) -> dict[str, str]:
+    """What is left of a rate; ``reset_s`` seconds from now all of it is there again."""
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str(math.ceil(time.time() + reset_s)),
+    }
 
 
 def internal_error() -> errors.Broken:

@@ -14,13 +14,13 @@ router = APIRouter(prefix="/v1", tags=["host"])
 
 
 class Organization(BaseModel):
-    """Whose server this is. There are no limits on the number of sprites."""
+    """Whose server this is."""
 
     slug: str
     sprites_enabled: bool = True
     active_sprites: list[str] = Field(description="Names of the sprites that are running.")
     max_sprites: int | None = Field(default=None, description="Always null: no limit.")
-    active_sprite_limit: int | None = Field(default=None, description="Always null: no limit.")
+    active_sprite_limit: int | None = Field(description="How many may run at a time; null: no limit.")
 
 
 class OrganizationReply(BaseModel):
@@ -50,7 +50,11 @@ async def organization(engine: EngineOf) -> OrganizationReply:
         if after is None:
             break
     return OrganizationReply(
-        organization=Organization(slug=engine.options.organization, active_sprites=active)
+        organization=Organization(
+            slug=engine.options.organization,
+            active_sprites=active,
+            active_sprite_limit=engine.options.max_running or None,
+        )
     )
 
 

@@ -123,6 +123,9 @@ class MemoryEngine:
         page = [self.sprites[name] for name in names[:limit]]
         return page, page[-1].name if len(names) > limit else None
 
+    def creation_allowance(self) -> None:
+        return None
+
     async def counts(self) -> dict[str, int]:
         found = Counter(sprite.status for sprite in self.sprites.values())
         return {status: found[status] for status in ("running", "warm", "cold")}

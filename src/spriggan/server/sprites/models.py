@@ -99,8 +99,34 @@ class SpriteReply(BaseModel):
     current_checkpoint: str | None = Field(description="Last created or restored (extension).")
 
 
+class UpgradeBody(_Body):
+    version: str | None = Field(default=None, description="Only the one this server has.")
+
+
+class UpgradeReply(BaseModel):
+    name: str
+    status: str = "upgraded"
+
+
+class RestartReply(BaseModel):
+    sprite_name: str
+    machine_id: str = Field(description="The sprite's id: its machine is the sprite itself.")
+    message: str
+
+
+class CheckReply(BaseModel):
+    """How a sprite is."""
+
+    sprite_name: str
+    sprite_id: str
+    status: str = Field(description="`healthy`, `hibernated` (cold or warm), `unhealthy` or `error`.")
+    reason: str | None = Field(description="Why it is not well.")
+    checked_at: datetime
+    elapsed: int = Field(description="Milliseconds that the check took.")
+
+
 class OrganizationCounts(BaseModel):
-    """How many sprites there are in each status. Null limits: there are none."""
+    """How many sprites there are in each status. A limit that is null does not exist."""
 
     name: str
     running: int
@@ -116,6 +142,19 @@ class SpriteList(OrganizationCounts):
     sprites: list[SpriteReply]
     has_more: bool
     next_continuation_token: str | None
+    org: OrganizationCounts
+
+
+class ChangeReply(BaseModel):
+    """One line of a watched list: a sprite as it is now, or a sign of life of type `heartbeat`."""
+
+    type: str | None = Field(default=None, description="`heartbeat`, or nothing.")
+    name: str | None = None
+    status: str | None = Field(default=None, description="`cold`, `warm`, `running`; at last `destroyed`.")
+    running_version: str | None = None
+    last_running_at: datetime | None = None
+    last_warming_at: datetime | None = None
+    timestamp: datetime
     org: OrganizationCounts
 
 

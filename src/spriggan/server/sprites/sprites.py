@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Header, Query, Response
 
-from spriggan.engine import CreateRequest
-from spriggan.errors import InvalidRequest
-from spriggan.server.errors import failures
+from spriggan.engine import CreateRequest, Engine
+from spriggan.errors import InvalidRequest, InvalidValue
+from spriggan.server.errors import failures, rate_headers
 from spriggan.server.routing import EngineOf, SpriteName
 from spriggan.server.routing import router as bounded_router
+from spriggan.server.sprites import watching
 from spriggan.server.sprites.models import (
+    CheckReply,
     CreateBody,
     ForkBody,
-    OrganizationCounts,
+    RestartReply,
     SpriteList,
     SpriteReply,
     UpdateBody,
+    UpgradeBody,
+    UpgradeReply,
     sprite_reply,
 )
 
@@ -29,9 +35,9 @@ router = bounded_router(prefix="/v1/sprites", tag="sprites")
 
 
 @router.post(
-    "", status_code=201, responses=failures(400, 404, 409, 413, 422, 503, 507), summary="Create a sprite"
+    "", status_code=201, responses=failures(400, 404, 409, 413, 422, 429, 503, 507), summary="Create a sprite"
 )
-async def create(engine: EngineOf, body: CreateBody) -> SpriteReply:
+async def create(engine: EngineOf, body: CreateBody, response: Response) -> SpriteReply:
     """A new sprite is cold; its first use starts it."""
     request = CreateRequest(
         name=body.name,
@@ -42,12 +48,20 @@ async def create(engine: EngineOf, body: CreateBody) -> SpriteReply:
         environment=body.environment or {},
         url_settings=body.url_settings.given() if body.url_settings else {},
     )
-    return sprite_reply(await engine.create(request))
+    created = sprite_reply(await engine.create(request))
+    _say_rate(engine, response)
+    return created
 
 
-@router.get("", responses=failures(400), summary="List sprites")
+@router.get(
+    "",
+    response_model=SpriteList,
+    responses=watching.STREAM | failures(400),
+    summary="List sprites, or watch them",
+)
 async def list_(
     engine: EngineOf,
+    *,
     prefix: Annotated[str | None, Query(description="Only names that start so.")] = None,
     max_results: Annotated[
         int, Query(description=f"Sprites a page; from 1 to {MAX_PAGE}, other numbers count as the nearest.")
@@ -55,11 +69,18 @@ async def list_(
     continuation_token: Annotated[
         str | None, Query(description="`next_continuation_token` of the page before.")
     ] = None,
-) -> SpriteList:
-    """One page of sprites by name, and how many there are in all."""
+    bulk_load: Annotated[bool, Query(description="Accepted; rows are always whole.")] = False,
+    accept: Annotated[str, Header(description="`application/x-ndjson`: a stream.")] = "",
+) -> SpriteList | Response:
+    """One page of sprites by name, and how many there are in all.
+
+    Asked for NDJSON, a stream without end: every sprite, and then each one that changes.
+    """
+    if watching.MEDIA_TYPE in accept.lower():
+        return watching.stream(engine, prefix or "")
     after = _name_in(continuation_token) if continuation_token else None
     page, following = await engine.list(prefix or None, min(max(max_results, 1), MAX_PAGE), after)
-    organization = OrganizationCounts(name=engine.options.organization, **await engine.counts())
+    organization = await watching.organization(engine)
     return SpriteList(
         sprites=[sprite_reply(sprite) for sprite in page],
         has_more=following is not None,
@@ -96,12 +117,14 @@ async def destroy(engine: EngineOf, name: SpriteName) -> None:
 @router.post(
     "/{name}/fork",
     status_code=201,
-    responses=failures(400, 404, 409, 413, 422, 503, 507),
+    responses=failures(400, 404, 409, 413, 422, 429, 503, 507),
     summary="Fork a sprite (extension)",
 )
-async def fork(engine: EngineOf, name: SpriteName, body: ForkBody) -> SpriteReply:
+async def fork(engine: EngineOf, name: SpriteName, body: ForkBody, response: Response) -> SpriteReply:
     """A new sprite with a clone of this one's disk, or of a checkpoint. This one goes on running."""
-    return sprite_reply(await engine.fork(name, body.name, body.checkpoint))
+    forked = sprite_reply(await engine.fork(name, body.name, body.checkpoint))
+    _say_rate(engine, response)
+    return forked
 
 
 @router.post("/{name}/stop", responses=failures(404, 409, 503), summary="Stop a sprite (extension)")
@@ -109,6 +132,54 @@ async def stop(engine: EngineOf, name: SpriteName) -> SpriteReply:
     """End its processes and go cold; the next use starts it again."""
     await engine.stop(name)
     return sprite_reply(await engine.get(name))
+
+
+@router.post("/{name}/restart", responses=failures(404, 409, 429, 503, 507), summary="Restart a sprite")
+async def restart(engine: EngineOf, name: SpriteName) -> RestartReply:
+    """End its processes and start it again. Its disk stays."""
+    sprite = await engine.restart(name)
+    return RestartReply(sprite_name=sprite.name, machine_id=sprite.id, message=f"{sprite.name} was restarted")
+
+
+@router.post(
+    "/{name}/upgrade",
+    responses=failures(400, 404, 409, 413, 422, 429, 503, 507),
+    summary="Bring a sprite to the server's version",
+)
+async def upgrade(engine: EngineOf, name: SpriteName, body: UpgradeBody | None = None) -> UpgradeReply:
+    """A sprite that is up is restarted; a cold one is of the server's version when it next starts."""
+    sprite = await engine.get(name)
+    wanted = ((body.version if body else None) or sprite.version).removeprefix("v")
+    if wanted != sprite.version:
+        raise InvalidValue(
+            f"this server has version {sprite.version} only",
+            hint="upgrade Spriggan itself, then ask again without a version",
+        )
+    if sprite.status != "cold":
+        await engine.restart(name)
+    return UpgradeReply(name=sprite.name)
+
+
+@router.get("/{name}/check", responses=failures(404), summary="Check a sprite's health")
+async def check(engine: EngineOf, name: SpriteName) -> CheckReply:
+    """Looks without waking it."""
+    begun = time.monotonic()
+    health = await engine.check(name)
+    return CheckReply(
+        sprite_name=health.sprite.name,
+        sprite_id=health.sprite.id,
+        status=health.status,
+        reason=health.reason,
+        checked_at=datetime.now(UTC),
+        elapsed=round((time.monotonic() - begun) * 1000),
+    )
+
+
+def _say_rate(engine: Engine, response: Response) -> None:
+    """Tell the client how many more sprites it may create now."""
+    left = engine.creation_allowance()
+    if left is not None:
+        response.headers.update(rate_headers(left.limit, left.remaining, left.reset_s))
 
 
 def _token_of(name: str) -> str:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from spriggan.wire.spec import SpriteSpec
+from spriggan.wire.spec import Limits, Policies, SpriteSpec
 
 
 class State(StrEnum):
@@ -47,6 +47,14 @@ class Box(Protocol):
 
     async def revive(self, sprite_id: str) -> None:
         """Start a new pilot for a sprite in state ``NO_PILOT``. Sessions of the old one are lost."""
+        ...
+
+    async def set_policies(self, sprite_id: str, policies: Policies) -> None:
+        """Put other policies in force, also for a pilot to come. Raises ``Broken`` if they are not."""
+        ...
+
+    def limit(self, sprite_id: str, limits: Limits) -> None:
+        """Change what a running sprite may use. Raises ``Conflict`` if it uses more than that now."""
         ...
 
     def state(self, sprite_id: str) -> State: ...

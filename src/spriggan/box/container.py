@@ -9,19 +9,21 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h11
 
 from spriggan.box.box import State
 from spriggan.box.zygote import Zygote
-from spriggan.errors import Broken
+from spriggan.errors import Broken, Conflict
 from spriggan.linux import loop, process
 from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
-from spriggan.wire.spec import SpriteSpec
+from spriggan.wire.spec import Limits, Policies, SpriteSpec
 
 START_TIMEOUT_S = 60.0
 UNMOUNT_TIMEOUT_S = 30.0
+POLICY_TIMEOUT_S = 20.0
 DISK_IN_NAMESPACE = "root/mnt/user-data"  # below the run directory, as the pilot mounts it
 
 
@@ -69,6 +71,28 @@ class ContainerBox:
 
     async def start_inner(self, sprite_id: str) -> None:
         await self._call(sprite_id, "/pilot/start", timeout=START_TIMEOUT_S)
+
+    async def set_policies(self, sprite_id: str, policies: Policies) -> None:
+        spec = self.spec(sprite_id)
+        if spec is None:
+            raise Broken(f"There is no running {sprite_id}.")
+        await asyncio.to_thread(self._write_spec, replace(spec, policies=policies))
+        body = json.dumps(asdict(policies)).encode()
+        await self._call(sprite_id, "/pilot/policies", timeout=POLICY_TIMEOUT_S, method="PUT", body=body)
+
+    def limit(self, sprite_id: str, limits: Limits) -> None:
+        spec = self.spec(sprite_id)
+        if spec is None:
+            raise Broken(f"There is no running {sprite_id}.")
+        box = self._group(sprite_id).child("box")
+        in_use = box.memory_in_use()
+        if in_use > limits.memory_mb << 20:
+            raise Conflict(
+                f"the sprite's programs use {in_use >> 20} MiB now, more than {limits.memory_mb} MiB",
+                hint="end some of them first",
+            )
+        self._limit(box, limits)
+        self._write_spec(replace(spec, limits=limits))
 
     def state(self, sprite_id: str) -> State:
         if not self._group(sprite_id).pids():
@@ -151,18 +175,24 @@ class ContainerBox:
         box, inner = group.child("box"), group.child("box").child("inner")
         for each in (group.child("pilot"), inner):
             each.create()
-        limits = spec.limits
-        # The box's limits count; the same on the inner group shows them to programs that look.
-        for limited in (box, inner):
-            limited.limit(memory_bytes=limits.memory_mb << 20, cpus=limits.cpus, pids=limits.pids)
+        self._limit(box, spec.limits)
         inner.delegate(spec.first_id)
         # The sprite's root must be able to walk through to its own root directory, so no 0700.
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o711)
         Path(spec.spool_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = run_dir / "spec.json"
-        file.touch(mode=0o600)
-        file.write_text(spec.to_json())
+        self._write_spec(spec)
+
+    def _limit(self, box: Group, limits: Limits) -> None:
+        # The box's limits count; the same on the inner group shows them to programs that look.
+        for limited in (box, box.child("inner")):
+            limited.limit(memory_bytes=limits.memory_mb << 20, cpus=limits.cpus, pids=limits.pids)
+
+    def _write_spec(self, spec: SpriteSpec) -> None:
+        new = self._run_dir(spec.sprite_id) / ".spec.json"
+        new.touch(mode=0o600)
+        new.write_text(spec.to_json())
+        new.rename(new.with_name("spec.json"))
 
     async def _fork(self, run_dir: Path, netns: int) -> None:
         """Have a pilot started and wait until it says that it serves."""
@@ -194,15 +224,17 @@ class ContainerBox:
         group.remove()
         shutil.rmtree(self._run_dir(sprite_id), ignore_errors=True)
 
-    async def _call(self, sprite_id: str, target: str, *, timeout: float) -> None:
-        """POST to the pilot; raises ``Broken`` with its words."""
+    async def _call(
+        self, sprite_id: str, target: str, *, timeout: float, method: str = "POST", body: bytes = b""
+    ) -> None:
+        """Ask the pilot to do something; raises ``Broken`` with its words."""
         try:
             async with asyncio.timeout(timeout):
-                status, body = await _post(self.pilot_socket(sprite_id), target)
+                status, answer = await _request(self.pilot_socket(sprite_id), method, target, body)
         except (OSError, TimeoutError) as error:
             raise Broken(f"The pilot of {sprite_id} does not answer: {error!r}.") from error
         if status >= 300:
-            raise Broken(json.loads(body).get("message", f"The pilot answered {status}."))
+            raise Broken(json.loads(answer).get("message", f"The pilot answered {status}."))
 
 
 def _wait_until_detached(disk: Path) -> None:
@@ -235,15 +267,15 @@ def _tail(log: Path) -> str:
         return "nothing"
 
 
-async def _post(path: Path, target: str) -> tuple[int, bytes]:
-    """One POST over a unix socket."""
+async def _request(path: Path, method: str, target: str, content: bytes) -> tuple[int, bytes]:
+    """One request over a unix socket."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     connection = h11.Connection(h11.CLIENT)
     try:
-        request = h11.Request(
-            method="POST", target=target, headers=[("Host", "pilot"), ("Content-Length", "0")]
-        )
-        writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        headers = [("Host", "pilot"), ("Content-Length", str(len(content)))]
+        request = h11.Request(method=method, target=target, headers=headers)
+        for part in (request, h11.Data(data=content), h11.EndOfMessage()):
+            writer.write(connection.send(part) or b"")
         status, body = 0, b""
         while True:
             event = connection.next_event()

@@ -107,6 +107,7 @@ class Creation:
                 labels=source.labels,
                 environment=source.environment,
                 url_settings=dict(URL_SETTINGS_DEFAULT),
+                policies=source.policies,
             )
             intent, live = await self._begin("fork", row, {"source": source.id, "checkpoint": checkpoint})
             # Nobody holds the new sprite's lock and wants the source's, so two locks are safe.

@@ -26,6 +26,7 @@ from spriggan.engine.instance import Instance
 from spriggan.engine.limits import Allowance
 from spriggan.engine.live import Phase
 from spriggan.engine.options import Options
+from spriggan.engine.policies import Policies
 from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Health, Sprite, SpriteRow, TokenInfo
 from spriggan.engine.recovery import Recovery
 from spriggan.engine.restore import Restore
@@ -89,7 +90,7 @@ class Engine:
         await asyncio.to_thread(host.claims.acquire)
         await asyncio.to_thread(host.rules.install)  # before anything of ours can send a packet
         await asyncio.to_thread(host.pool.open)
-        recovery = Recovery(parts.core, parts.waking)
+        recovery = Recovery(parts.core, parts.waking, parts.policies)
         await recovery.run()
         await parts.tokens.write_first(self.data / "token")
         self.recovery_report = recovery.report
@@ -198,6 +199,11 @@ class Engine:
         live = parts.core.lives.get(row.id)
         return await parts.waking.reasons(row, live) if live else []
 
+    @property
+    def policies(self) -> Policies:
+        """What sprites may reach, do and use."""
+        return self._ready.policies
+
     # Checkpoints
 
     async def checkpoint(
@@ -305,4 +311,5 @@ class _Parts:
         self.checkpoints = Checkpoints(core, snapshots)
         self.restore = Restore(core, self.waking)
         self.guardian = Guardian(core, self.waking, Writers(instance, core.host.pool))
+        self.policies = Policies(core, self.waking)
         self.tokens = Tokens(core.store, core.options.organization, instance)

@@ -50,6 +50,7 @@ class SpriteRow:
     next_checkpoint: int = 1
     current_checkpoint: str | None = None
     capability_hash: str | None = None
+    policies: dict[str, Any] = field(default_factory=dict)  # by kind, as they were given
 
 
 @dataclass(frozen=True)

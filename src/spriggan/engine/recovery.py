@@ -15,6 +15,7 @@ from spriggan.box.box import Box, State
 from spriggan.engine import rows
 from spriggan.engine.core import Core
 from spriggan.engine.live import Live, Phase
+from spriggan.engine.policies import Policies
 from spriggan.engine.records import SpriteRow
 from spriggan.engine.tokens import hashed
 from spriggan.engine.waking import Waking, slot_of
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 class Recovery:
     """One run of it; ``report`` has a line for everything that was found amiss."""
 
-    def __init__(self, core: Core, waking: Waking) -> None:
+    def __init__(self, core: Core, waking: Waking, policies: Policies) -> None:
         self._core = core
         self._waking = waking
+        self._policies = policies
         self.report: list[str] = []
 
     async def run(self) -> None:
@@ -80,6 +82,11 @@ class Recovery:
             self._say(f"{row.name}: {await self._waking.revive(row, live)}")
             if live.phase is not Phase.RUNNING:
                 return
+        try:
+            if await self._policies.catch_up(row, spec):
+                self._say(f"{row.name}: its policies of last are in force now")
+        except SprigganError as error:
+            self._say(f"{row.name}: its policies are not in force: {error.message}")
         if await asyncio.to_thread(box.frozen, row.id):
             live.move(Phase.WARM)
         await self._core.update(row.id, status=live.status)

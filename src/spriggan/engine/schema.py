@@ -50,6 +50,7 @@ sprites = sa.Table(
     sa.Column("next_checkpoint", sa.Integer, nullable=False),
     sa.Column("current_checkpoint", sa.Text),
     sa.Column("capability_hash", sa.Text),
+    sa.Column("policies", sa.JSON, nullable=False, server_default="{}"),
 )
 
 checkpoints = sa.Table(

@@ -140,6 +140,18 @@ def comment(given: object) -> str:
     return given
 
 
+def memory_limit(given: Mapping[str, Any], options: Options) -> None:
+    """A resources policy: ``{"memory": {"limit_mb", "autoscale"?}}``, or ``InvalidValue``."""
+    memory = given.get("memory")
+    if memory is None:
+        return
+    if not isinstance(memory, Mapping):
+        raise InvalidValue(
+            "memory must be an object with limit_mb", hint='for example {"memory": {"limit_mb": 4096}}'
+        )
+    _whole(memory, "limit_mb", options.default_ram_mb, MIN_RAM_MB, options.max_ram_mb)
+
+
 def _number(given: Mapping[str, Any], key: str, default: float, least: float, most: float) -> float:
     value = given.get(key)
     if value is None:

@@ -19,16 +19,32 @@ from spriggan.engine.records import Health, SpriteRow
 from spriggan.errors import Broken, NoSpace, SprigganError, Unavailable
 from spriggan.linux import loop
 from spriggan.net import addresses
-from spriggan.wire.spec import Limits, SpriteSpec, Uplink, User
+from spriggan.wire.spec import Limits, Policies, SpriteSpec, Uplink, User
 
 log = logging.getLogger(__name__)
 
-_UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
+UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
 
 
 def slot_of(spec: SpriteSpec) -> int:
     """The slot a sprite was started in."""
     return (spec.first_id - addresses.FIRST_ID) // addresses.ID_COUNT
+
+
+def limits_of(row: SpriteRow) -> Limits:
+    """What a sprite may use: as it was created, or as its resources policy says."""
+    memory = row.policies.get("resources", {}).get("memory") or {}
+    return Limits(
+        memory_mb=memory.get("limit_mb") or row.config.ram_mb, cpus=row.config.cpus, pids=row.config.pids
+    )
+
+
+def policies_of(row: SpriteRow) -> Policies:
+    """The policies that a pilot enforces."""
+    return Policies(
+        network=row.policies.get("network", {}).get("rules", []),
+        privileges=row.policies.get("privileges", {}),
+    )
 
 
 class Waking:
@@ -69,7 +85,7 @@ class Waking:
 
     async def down(self, row: SpriteRow, live: Live, *, grace: float) -> None:
         """To cold: the processes end, the disk stays."""
-        if live.phase not in _UP:
+        if live.phase not in UP:
             return
         frozen = live.phase is not Phase.RUNNING
         live.move(Phase.STOPPING)
@@ -101,7 +117,7 @@ class Waking:
 
     async def check(self, row: SpriteRow, live: Live) -> str | None:
         """Notice that a box is gone or its pilot dead, and act on it; what was lost, or None."""
-        if live.phase not in _UP:
+        if live.phase not in UP:
             return None
         state = await asyncio.to_thread(self.box(row).state, row.id)
         if state is State.RUNNING:
@@ -148,7 +164,7 @@ class Waking:
         """What is wrong with a sprite that is not cold."""
         if live.phase is Phase.PAUSED:
             return live.paused_because
-        if live.phase not in _UP:
+        if live.phase not in UP:
             return f"it is {live.phase.value}"
         state = await asyncio.to_thread(self.box(row).state, row.id)
         if state is not State.RUNNING:
@@ -251,7 +267,8 @@ class Waking:
             first_id=addresses.first_id(slot),
             cgroup=f"/spriggan-{core.host.instance}/{row.id}",
             uplink=uplink,
-            limits=Limits(memory_mb=row.config.ram_mb, cpus=row.config.cpus, pids=row.config.pids),
+            limits=limits_of(row),
+            policies=policies_of(row),
             user=User(name=row.user, shell=row.shell),
             environment={**row.image_environment, **row.environment},
             server_socket=str(core.data / "api.sock"),

@@ -102,6 +102,18 @@ class Group:
         self._write("cpu", "cpu.max", f"{quota_v2} {CPU_PERIOD_US}")
         self._write("pids", "pids.max", str(pids))
 
+    def memory_in_use(self) -> int:
+        """Bytes that could not be given back by dropping caches."""
+        directory = self._in("memory")
+        fields = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+        if self.host.v1:
+            used = int((directory / "memory.usage_in_bytes").read_text())
+            names = ("total_inactive_file", "total_active_file")
+        else:
+            used = int((directory / "memory.current").read_text())
+            names = ("inactive_file", "active_file")
+        return max(0, used - sum(int(fields.get(name, 0)) for name in names))
+
     def delegate(self, uid: int) -> None:
         """Give the group to ``uid``; the files that hold its own limits stay with root."""
         for directory in self._directories():

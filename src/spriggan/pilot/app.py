@@ -9,13 +9,15 @@ from starlette.applications import Starlette
 from spriggan.pilot.exec import Exec
 from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.files.routes import Files
+from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.life import Life
+from spriggan.pilot.policies import PolicyApi
 from spriggan.pilot.process import Container
 from spriggan.pilot.sessions import Sessions
 from spriggan.wire.spec import SpriteSpec
 
 
-def create_app(container: Container, spec: SpriteSpec, files: FilesHelper) -> Starlette:
+def create_app(container: Container, spec: SpriteSpec, files: FilesHelper, egress: Egress) -> Starlette:
     """Return the app; its paths are the public ones without ``/v1/sprites/{name}``."""
     sessions = Sessions(container, Path(spec.spool_dir))
     return Starlette(
@@ -23,5 +25,6 @@ def create_app(container: Container, spec: SpriteSpec, files: FilesHelper) -> St
             *Exec(sessions, spec).routes(),
             *Files(files, container, spec).routes(),
             *Life(container, sessions).routes(),
+            *PolicyApi(container, egress).routes(),
         ]
     )

@@ -24,8 +24,10 @@ from spriggan.pilot import app as apps
 from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.inner import keeper, root, router
 from spriggan.pilot.inner.container import Container
+from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner.oci import INNER_SOCKET
 from spriggan.pilot.inner.resolver import Resolver
+from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec
 
 STAGING = "root"
@@ -40,6 +42,7 @@ class World:
     spec: SpriteSpec
     held: keeper.Held
     container: Container
+    new: bool  # no pilot was here before
 
 
 def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
@@ -104,7 +107,7 @@ def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
     keeper.start(run_dir, held)
     container = Container(spec, staging=staging, pilot_files=pilot_files, userns=userns, netns=inner_network)
     container.start()
-    return World(spec, held, container)
+    return World(spec, held, container, new=True)
 
 
 def _take_over(spec: SpriteSpec, previous: keeper.Keeper, pilot_files: Path) -> World:
@@ -121,7 +124,7 @@ def _take_over(spec: SpriteSpec, previous: keeper.Keeper, pilot_files: Path) -> 
         netns=held.inner_network,
     )
     container.adopt()
-    return World(spec, held, container)
+    return World(spec, held, container, new=False)
 
 
 def _listen(path: Path, mode: int) -> int:
@@ -139,10 +142,16 @@ async def _serve(world: World, files: FilesHelper, report: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    resolver = Resolver(world.spec.hostname)
+    policy = NetworkPolicy(list(world.spec.policies.network))
+    egress = Egress(policy)
+    if world.new and not policy.unrestricted:
+        await egress.apply(policy)
+    resolver = Resolver(world.spec.hostname, egress=egress)
     await resolver.start(world.held.host_network, router.RESOLVER_ADDRESSES)
     servers = [
-        await _listen_on(world.held.server_listener, apps.create_app(world.container, world.spec, files)),
+        await _listen_on(
+            world.held.server_listener, apps.create_app(world.container, world.spec, files, egress)
+        ),
         await _listen_on(world.held.inner_listener, inner_app.create_inner_app(world.spec)),
     ]
     _report(report, {"ok": True, "init_pid": world.container.init_pid})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Container(Protocol):
     """A sprite's inner container."""
 
     init_pid: int
+    privileges: dict[str, Any]  # the policy for commands that are started
 
     @property
     def running(self) -> bool: ...

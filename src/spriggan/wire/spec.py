@@ -39,6 +39,18 @@ class User:
 
 
 @dataclass(frozen=True)
+class Policies:
+    """What is set from outside and can be changed while the sprite runs; see ``wire.policy``."""
+
+    network: list[dict[str, Any]] = field(default_factory=list)  # rules; none: unrestricted
+    privileges: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Policies:
+        return cls(network=data.get("network", []), privileges=data.get("privileges", {}))
+
+
+@dataclass(frozen=True)
 class SpriteSpec:
     """One sprite, as its pilot sees it. Paths are the host's."""
 
@@ -56,6 +68,7 @@ class SpriteSpec:
     user: User = field(default_factory=User)
     environment: dict[str, str] = field(default_factory=dict)
     server_socket: str = ""  # the server's unix socket, for what inside asks of the engine
+    policies: Policies = field(default_factory=Policies)
     capability: str = ""  # the token that is good for this sprite only
     protocol: int = PROTOCOL
 
@@ -71,4 +84,5 @@ class SpriteSpec:
         data["uplink"] = Uplink(**data["uplink"])
         data["limits"] = Limits(**data["limits"])
         data["user"] = User(**data["user"])
+        data["policies"] = Policies.from_dict(data.get("policies", {}))
         return cls(**data)

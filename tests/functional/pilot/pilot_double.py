@@ -18,6 +18,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,8 +27,10 @@ from spriggan.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount
 from spriggan.pilot import main
 from spriggan.pilot.app import create_app
 from spriggan.pilot.files.client import FilesHelper
+from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner_app import create_inner_app
 from spriggan.pilot.process import ExecError, Process
+from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec, Uplink, User
 
 FIRST_ID = 0x30000000
@@ -39,6 +42,7 @@ class HostContainer:
 
     def __init__(self, init_pid: int) -> None:
         self.init_pid = init_pid
+        self.privileges: dict[str, Any] = {}
 
     @property
     def running(self) -> bool:
@@ -183,7 +187,7 @@ async def serve(directory: Path, init_pid: int, files: FilesHelper) -> None:
         server_socket=str(directory / "server.sock"),
         capability="the-capability",
     )
-    app = create_app(HostContainer(init_pid), spec, files)
+    app = create_app(HostContainer(init_pid), spec, files, Egress(NetworkPolicy([])))
     tcp = socket.socket()
     tcp.bind(("127.0.0.1", 0))
     tcp.listen(100)

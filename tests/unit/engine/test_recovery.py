@@ -13,7 +13,7 @@ import pytest
 from spriggan.box.box import State
 from spriggan.engine import CreateRequest, Engine, checkpoints, creation, destruction, restore, rows
 from spriggan.engine.intents import Intents
-from spriggan.errors import NotFound
+from spriggan.errors import NotFound, Unavailable
 
 from .test_lifecycle import read, write
 from .world import World
@@ -213,3 +213,21 @@ async def test_a_failed_step_is_settled_at_once(start: Start, world: World) -> N
     with pytest.raises(NotFound):
         await engine.get("dev")
     await engine.create(CreateRequest("dev"))
+
+
+async def test_a_policy_that_did_not_get_through_is_in_force_after_a_restart(
+    start: Start, world: World
+) -> None:
+    engine = await start()
+    sprite_id = await prepared(engine, world, running=True)
+    rules = [{"domain": "a.example", "action": "allow"}]
+    world.box.fail_policies = True
+    with pytest.raises(Unavailable, match="not in force yet"):
+        await engine.policies.set("dev", "network", {"rules": rules})
+    world.box.fail_policies = False
+    await engine.close()
+    assert world.box.specs[sprite_id].policies.network == []
+    engine = await start()
+    assert world.box.specs[sprite_id].policies.network == rules
+    assert any("policies" in line for line in engine.recovery_report)
+    assert await engine.policies.get("dev", "network") == {"rules": rules}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from spriggan.box.box import State
@@ -18,7 +19,7 @@ from spriggan.image import Image, Layer
 from spriggan.linux import copies, loop, mount
 from spriggan.net.blockers import Blocker
 from spriggan.net.claims import Claims
-from spriggan.wire.spec import SpriteSpec, Uplink
+from spriggan.wire.spec import Limits, Policies, SpriteSpec, Uplink
 
 IMAGE = Image(
     name="sprites",
@@ -43,6 +44,7 @@ class MemoryBox:
         self.freezes: set[str] = set()
         self.reasons: list[str] = []
         self.init_lives = True
+        self.fail_policies = False
         self.fail_start: Callable[[str], bool] = lambda sprite_id: False
         self._pilots: dict[str, asyncio.Server] = {}
 
@@ -77,6 +79,14 @@ class MemoryBox:
 
     def state(self, sprite_id: str) -> State:
         return self.states.get(sprite_id, State.GONE)
+
+    async def set_policies(self, sprite_id: str, policies: Policies) -> None:
+        if self.fail_policies:
+            raise Broken("the pilot does not answer")
+        self.specs[sprite_id] = replace(self.specs[sprite_id], policies=policies)
+
+    def limit(self, sprite_id: str, limits: Limits) -> None:
+        self.specs[sprite_id] = replace(self.specs[sprite_id], limits=limits)
 
     def freeze(self, sprite_id: str) -> None:
         self.freezes.add(sprite_id)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spriggan.pilot.inner import resolver
-from spriggan.pilot.inner.resolver import Malformed, Resolver, fitted, is_answer, labels, parse_query
+from spriggan.pilot.inner import dns, resolver
+from spriggan.pilot.inner.dns import Malformed, fitted, is_answer, labels, parse_query
+from spriggan.pilot.inner.resolver import Resolver
 
 label = st.binary(min_size=1, max_size=63)
 names = st.lists(label, max_size=3).map(lambda parts: b"".join(bytes([len(p)]) + p for p in parts) + b"\0")
@@ -101,13 +102,13 @@ def test_an_answer_never_exceeds_what_the_client_takes(name: bytes, size: int, l
 )
 def test_the_own_name_has_the_sprites_addresses(kind: int, data: bytes) -> None:
     query = parse_query(asked(labels("dev"), kind=kind))
-    answer = resolver.own_name_answer(query)
+    answer = dns.own_name_answer(query)
     assert is_answer(answer, 7, query)
     assert answer.endswith(data)
 
 
 def test_the_own_name_has_nothing_else() -> None:
-    answer = resolver.own_name_answer(parse_query(asked(labels("dev"), kind=15)))
+    answer = dns.own_name_answer(parse_query(asked(labels("dev"), kind=15)))
     assert struct.unpack_from("!6H", answer)[1:] == (0x8580, 1, 0, 0, 0)
 
 

@@ -51,6 +51,7 @@ class Container:
         self._spawned: set[int] = set()  # processes that somebody else waits for
         self._strays = False
         self.init_pid = 0
+        self.privileges = dict(spec.policies.privileges)
 
     @property
     def running(self) -> bool:
@@ -182,8 +183,8 @@ class Container:
             "args": process.argv,
             "env": [f"{name}={value}" for name, value in process.env.items()],
             "cwd": process.cwd,
-            "capabilities": oci.capability_sets(),
-            "noNewPrivileges": False,
+            "capabilities": oci.capability_sets(oci.allowed_capabilities(self.privileges)),
+            "noNewPrivileges": self.privileges.get("noNewPrivileges", False),
         }
 
     def _look_up(self, user: str) -> tuple[int, int, list[int]]:
@@ -208,6 +209,7 @@ class Container:
         config = oci.configuration(
             spec,
             assembled,
+            self.privileges,
             staging=self._staging,
             pilot_files=self._pilot_files,
             userns=f"/proc/{os.getpid()}/fd/{self._userns}",

@@ -30,6 +30,18 @@ CAPABILITIES = [
     ).split()
 ]
 
+# Of the privileges policy; the others leave all. The standard set is Docker's default.
+_PROFILES = {
+    "minimal": [],
+    "standard": [
+        f"CAP_{name}"
+        for name in (
+            "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW "
+            "SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP"
+        ).split()
+    ],
+}
+
 # Directories of the disk that are mounted straight from it, so that nested containers do not
 # put an overlay on an overlay.
 FROM_DISK = {
@@ -64,10 +76,24 @@ MASKED = [
 _DEVICES = [("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200)]
 
 
+def _devices(privileges: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """The devices of a container: with a profile that restricts, only those that the policy names."""
+    if privileges.get("profile", "") not in _PROFILES:
+        return _DEVICES
+    return [device for device in _DEVICES if device[0] in privileges.get("devices", [])]
+
+
 def configuration(
-    spec: SpriteSpec, assembled: Assembled, *, staging: Path, pilot_files: Path, userns: str, netns: str
+    spec: SpriteSpec,
+    assembled: Assembled,
+    privileges: dict[str, Any],
+    *,
+    staging: Path,
+    pilot_files: Path,
+    userns: str,
+    netns: str,
 ) -> dict[str, Any]:
-    """Return ``config.json``. ``staging`` holds the inner app's socket, ``pilot_files`` holds
+    """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the inner app's socket, ``pilot_files`` holds
     ``tini``; ``userns`` and ``netns`` are paths of the namespaces to join.
     """
     id_map = [{"containerID": 0, "hostID": spec.first_id, "size": ID_COUNT}]
@@ -98,7 +124,7 @@ def configuration(
             "uidMappings": id_map,
             "gidMappings": id_map,
             "cgroupsPath": f"{spec.cgroup}/box/inner",
-            "resources": {"devices": _device_rules()},
+            "resources": {"devices": _device_rules(_devices(privileges))},
             "devices": [
                 {
                     "path": path,
@@ -109,7 +135,7 @@ def configuration(
                     "uid": 0,
                     "gid": 0,
                 }
-                for path, major, minor in _DEVICES
+                for path, major, minor in _devices(privileges)
                 if Path(path).exists()
             ],
             "seccomp": seccomp.profile(CAPABILITIES),
@@ -119,15 +145,20 @@ def configuration(
     }
 
 
-def capability_sets(*, inheritable: bool = False) -> dict[str, list[str]]:
-    """All capabilities of a sprite in the sets that let root have them and sudo give them."""
+def capability_sets(capabilities: list[str] = CAPABILITIES) -> dict[str, list[str]]:
+    """``capabilities`` in the sets that let root have them and sudo give them."""
     return {
-        "bounding": CAPABILITIES,
-        "effective": CAPABILITIES,
-        "permitted": CAPABILITIES,
-        "inheritable": CAPABILITIES if inheritable else [],
+        "bounding": capabilities,
+        "effective": capabilities,
+        "permitted": capabilities,
+        "inheritable": [],
         "ambient": [],
     }
+
+
+def allowed_capabilities(privileges: dict[str, Any]) -> list[str]:
+    """What the commands of a sprite with this policy may have."""
+    return _PROFILES.get(privileges.get("profile", ""), CAPABILITIES)
 
 
 def _system_mounts() -> list[dict[str, Any]]:
@@ -193,9 +224,9 @@ def _pilot_mounts(staging: Path, pilot_files: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _device_rules() -> list[dict[str, Any]]:
+def _device_rules(devices: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
     allowed = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None)]
-    allowed += [(major, minor) for _, major, minor in _DEVICES]
+    allowed += [(major, minor) for _, major, minor in devices]
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
     for major, minor in allowed:
         rule: dict[str, Any] = {"allow": True, "type": "c", "major": major, "access": "rwm"}

@@ -11,17 +11,17 @@ import asyncio
 import errno
 import secrets
 import socket
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
 from spriggan.linux import namespaces
-from spriggan.pilot.inner import router
+from spriggan.pilot.inner import dns, router
+from spriggan.pilot.inner.egress import Egress
+from spriggan.wire.policy import NetworkPolicy
 
 PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -32,104 +32,6 @@ _TOTAL_SECONDS = 4.5  # clients give up after 5
 _IDLE_SECONDS = 10.0  # of a TCP client
 _PENDING = 256  # questions under way at once: a sprite must not use up the host's ports
 _CONNECTIONS = 64
-
-_QR, _AA, _TC, _RD, _RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
-_OPCODE, _RCODE = 0x7800, 0x000F
-_NOERROR, _FORMERR, _SERVFAIL, _NOTIMP, _REFUSED = 0, 1, 2, 4, 5
-_A, _AAAA, _OPT, _IXFR, _AXFR, _ANY = 1, 28, 41, 251, 252, 255
-_IN = 1
-_HEADER = struct.Struct("!HHHHHH")
-_PLAIN_UDP = 512  # what a client takes that says nothing else
-_LOCAL_TTL = 60
-
-
-class Malformed(ValueError):
-    """Not a DNS message that can be answered."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """One question, as far as a forwarder needs to understand it."""
-
-    id: int
-    flags: int
-    question: bytes  # as it was asked: name, type, class
-    name: bytes  # lower case, in labels
-    type: int
-    cls: int
-    udp_size: int  # the biggest answer that the client takes over UDP
-
-
-def parse_query(message: bytes) -> Query:
-    """Understand a client's message. Raises ``Malformed``."""
-    if len(message) < _HEADER.size:
-        raise Malformed("shorter than a header")
-    ident, flags, questions, _, _, additional = _HEADER.unpack_from(message)
-    if flags & _QR:
-        raise Malformed("an answer, not a query")
-    if questions != 1:
-        raise Malformed(f"{questions} questions")
-    name, end = _name(message, _HEADER.size)
-    if len(message) < end + 4:
-        raise Malformed("the question is cut off")
-    kind, cls = struct.unpack_from("!HH", message, end)
-    end += 4
-    size = _PLAIN_UDP
-    # In a query the OPT record (EDNS) follows at once: root name, type, size in place of the class.
-    if additional and message[end : end + 3] == struct.pack("!BH", 0, _OPT) and len(message) >= end + 5:
-        size = max(size, int.from_bytes(message[end + 3 : end + 5]))
-    return Query(ident, flags, message[_HEADER.size : end], name, kind, cls, size)
-
-
-def is_answer(message: bytes, ident: int, query: Query) -> bool:
-    """Whether ``message`` answers ``query``, which was sent with ``ident``."""
-    if len(message) < _HEADER.size:
-        return False
-    got, flags, questions, answers, _, _ = _HEADER.unpack_from(message)
-    if got != ident or not flags & _QR or flags & _OPCODE:
-        return False
-    if questions == 0:  # some servers refuse without repeating the question
-        return bool(flags & _RCODE) and not answers
-    if questions != 1:
-        return False
-    try:
-        name, end = _name(message, _HEADER.size)
-    except Malformed:
-        return False
-    return name == query.name and message[end : end + 4] == struct.pack("!HH", query.type, query.cls)
-
-
-def fitted(answer: bytes, query: Query, limit: int) -> bytes:
-    """The answer under the client's id; cut down to "ask again over TCP" if above ``limit``."""
-    if len(answer) <= limit:
-        return query.id.to_bytes(2) + answer[2:]
-    flags = int.from_bytes(answer[2:4]) | _TC
-    return _HEADER.pack(query.id, flags, 1, 0, 0, 0) + query.question
-
-
-def failure(query: Query, code: int) -> bytes:
-    """An answer that carries nothing but ``code``."""
-    flags = _QR | _RA | (query.flags & (_OPCODE | _RD)) | code
-    return _HEADER.pack(query.id, flags, 1, 0, 0, 0) + query.question
-
-
-def own_name_answer(query: Query) -> bytes:
-    """The answer to a question for the sprite's own host name."""
-    records = []
-    for kind, address in ((_A, router.INNER4), (_AAAA, router.INNER6)):
-        if query.type in (kind, _ANY):
-            data = ip_address(address).packed
-            # 0xC00C points to the name in the question.
-            records.append(struct.pack("!HHHIH", 0xC00C, kind, _IN, _LOCAL_TTL, len(data)) + data)
-    flags = _QR | _AA | _RA | (query.flags & _RD)
-    header = _HEADER.pack(query.id, flags, 1, len(records), 0, 0)
-    return header + query.question + b"".join(records)
-
-
-def labels(host_name: str) -> bytes:
-    """``host_name`` as it stands in a message, in lower case."""
-    parts = [part.encode("idna") if not part.isascii() else part.encode() for part in host_name.split(".")]
-    return b"".join(bytes([len(part)]) + part for part in parts if part).lower() + b"\0"
 
 
 def upstreams_in(resolv_conf: str) -> list[str]:
@@ -144,27 +46,14 @@ def upstreams_in(resolv_conf: str) -> list[str]:
     return found[:_UPSTREAMS] or ["127.0.0.1"]
 
 
-def _name(message: bytes, start: int) -> tuple[bytes, int]:
-    """The name at ``start`` in lower case, and where it ends. A question has no compression."""
-    position = start
-    while True:
-        if position >= len(message):
-            raise Malformed("the name is cut off")
-        length = message[position]
-        if length > 63:
-            raise Malformed("a compressed name in a question")
-        position += 1 + length
-        if position - start > 255:
-            raise Malformed("the name is too long")
-        if length == 0:
-            return message[start:position].lower(), position
-
-
 class Resolver:
-    """Forwards DNS over UDP and TCP. ``host_name`` is answered here."""
+    """Forwards DNS over UDP and TCP, as far as ``egress`` lets it. ``host_name`` is answered here."""
 
-    def __init__(self, host_name: str = "", *, resolv_conf: Path = RESOLV_CONF) -> None:
-        self._own_name = labels(host_name) if host_name else b""
+    def __init__(
+        self, host_name: str = "", *, resolv_conf: Path = RESOLV_CONF, egress: Egress | None = None
+    ) -> None:
+        self._egress = egress or Egress(NetworkPolicy([]))
+        self._own_name = dns.labels(host_name) if host_name else b""
         self._resolv_conf = resolv_conf
         self._seen: tuple[int, ...] = ()
         self._upstreams: list[str] = []
@@ -261,19 +150,31 @@ class Resolver:
     async def _answer(self, message: bytes, *, tcp: bool) -> bytes | None:
         """The answer to a client's message; None where silence is right."""
         try:
-            query = parse_query(message)
-        except Malformed:
-            return _complaint(message)
-        if query.flags & _OPCODE or query.type in (_AXFR, _IXFR):
-            return failure(query, _NOTIMP)
-        if self._own_name and query.name == self._own_name and query.cls == _IN:
-            return own_name_answer(query)
-        answer = await self._forward(message, query, tcp=tcp)
+            query = dns.parse_query(message)
+        except dns.Malformed:
+            return dns.complaint(message)
+        if query.flags & dns.OPCODE or query.type in (dns.AXFR, dns.IXFR):
+            return dns.failure(query, dns.NOTIMP)
+        if self._own_name and query.name == self._own_name and query.cls == dns.IN:
+            return dns.own_name_answer(query)
+        if not self._egress.allows(query.name):
+            return dns.failure(query, dns.REFUSED)
+        answer = await self._admitted(message, query, tcp=tcp)
         if answer is None:
-            return failure(query, _SERVFAIL)
-        return fitted(answer, query, 65535 if tcp else query.udp_size)
+            return dns.failure(query, dns.SERVFAIL)
+        return dns.fitted(answer, query, 65535 if tcp else query.udp_size)
 
-    async def _forward(self, message: bytes, query: Query, *, tcp: bool) -> bytes | None:
+    async def _admitted(self, message: bytes, query: dns.Query, *, tcp: bool) -> bytes | None:
+        """An upstream's answer, of which the sprite may reach the addresses."""
+        answer = await self._forward(message, query, tcp=tcp)
+        if answer is not None:
+            try:
+                await self._egress.admit(answer)
+            except (OSError, dns.Malformed):
+                return None
+        return answer
+
+    async def _forward(self, message: bytes, query: dns.Query, *, tcp: bool) -> bytes | None:
         """Ask the upstreams in turn, again if none answered; return the best answer."""
         ask = self._ask_tcp if tcp else self._ask_udp
         refusal = None
@@ -287,14 +188,14 @@ class Resolver:
                         except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
                             self._move_back(upstream)
                             continue
-                        if answer[3] & _RCODE not in (_SERVFAIL, _REFUSED, _NOTIMP):
+                        if answer[3] & dns.RCODE not in (dns.SERVFAIL, dns.REFUSED, dns.NOTIMP):
                             return answer
                         refusal = refusal or answer
                     if refusal:
                         break
         return refusal
 
-    async def _ask_udp(self, upstream: str, message: bytes, query: Query) -> bytes:
+    async def _ask_udp(self, upstream: str, message: bytes, query: dns.Query) -> bytes:
         loop = asyncio.get_running_loop()
         ident = secrets.randbits(16)
         sock, address = await self._open(upstream, socket.SOCK_DGRAM)
@@ -303,10 +204,10 @@ class Resolver:
             await loop.sock_sendall(sock, ident.to_bytes(2) + message[2:])
             while True:
                 answer = await loop.sock_recv(sock, 65535)
-                if is_answer(answer, ident, query):
+                if dns.is_answer(answer, ident, query):
                     return answer
 
-    async def _ask_tcp(self, upstream: str, message: bytes, query: Query) -> bytes:
+    async def _ask_tcp(self, upstream: str, message: bytes, query: dns.Query) -> bytes:
         ident = secrets.randbits(16)
         sock, address = await self._open(upstream, socket.SOCK_STREAM)
         try:
@@ -320,7 +221,7 @@ class Resolver:
             answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
         finally:
             writer.close()
-        if not is_answer(answer, ident, query):
+        if not dns.is_answer(answer, ident, query):
             raise OSError(errno.EBADMSG, f"{upstream} answered another question")
         return answer
 
@@ -367,11 +268,3 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._resolver.take(data, addr, self._transport)
-
-
-def _complaint(message: bytes) -> bytes | None:
-    """FORMERR for a query that cannot be read; nothing for what is not even a query."""
-    if len(message) < _HEADER.size or message[2] & 0x80:
-        return None
-    ident, flags = struct.unpack_from("!HH", message)
-    return _HEADER.pack(ident, _QR | _RA | (flags & (_OPCODE | _RD)) | _FORMERR, 0, 0, 0, 0)

@@ -115,6 +115,22 @@ table inet router {{
         elements = {{ {", ".join(map(str, PRIVATE6))} }}
     }}
 
+    # Filled by the network policy, if there is one.
+    set allowed4 {{
+        type ipv4_addr
+        flags timeout
+        size 65535
+    }}
+
+    set allowed6 {{
+        type ipv6_addr
+        flags timeout
+        size 65535
+    }}
+
+    chain egress {{
+    }}
+
     chain input {{
         type filter hook input priority filter; policy drop;
         iifname "lo" accept
@@ -147,6 +163,7 @@ table inet router {{
         jump own_source
         ip daddr @private4 reject with icmpx type admin-prohibited
         ip6 daddr @private6 reject with icmpx type admin-prohibited
+        jump egress
         oifname "{uplink}" accept
     }}
 

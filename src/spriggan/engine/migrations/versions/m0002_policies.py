@@ -1,0 +1,13 @@
+"""Sprites have policies."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("sprites", sa.Column("policies", sa.JSON, nullable=False, server_default="{}"))

@@ -102,9 +102,10 @@ class Server:
             check=False,
         )
 
-    def start_cli(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start_cli(self, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
         """A command of the CLI that goes on beside the test."""
-        return subprocess.Popen([SPRIGGAN, *arguments], stdin=subprocess.DEVNULL, env=self._cli_environment())
+        streams = {"stdin": subprocess.DEVNULL} | streams
+        return subprocess.Popen([SPRIGGAN, *arguments], env=self._cli_environment(), **streams)
 
     def _cli_environment(self) -> dict[str, str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SPRITE")}

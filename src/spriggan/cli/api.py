@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -49,17 +50,38 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(self, path: str, **params: str | int) -> Any:
+    def get(self, path: str, query: dict[str, str] | None = None, **params: str | int) -> Any:
         """GET ``path``; return what the JSON says."""
-        return self._request("GET", path, params=params)
+        return self._request("GET", path, params={**(query or {}), **params})
 
     def post(self, path: str, body: object | None = None, **params: str | int) -> Any:
         """POST ``body`` as JSON; return what the JSON of the answer says."""
         return self._request("POST", path, params=params, json=body)
 
+    def put(self, path: str, body: object) -> Any:
+        """PUT ``body`` as JSON; return what the JSON of the answer says."""
+        return self._request("PUT", path, json=body)
+
     def delete(self, path: str) -> None:
         """DELETE ``path``."""
         self._request("DELETE", path)
+
+    def upload(self, path: str, content: Iterator[bytes], params: dict[str, str]) -> Any:
+        """PUT bytes as they come; return what the JSON of the answer says."""
+        return self._request("PUT", path, params=params, content=content, timeout=STREAM_TIMEOUT)
+
+    @contextmanager
+    def download(self, path: str, params: dict[str, str]) -> Iterator[Iterator[bytes]]:
+        """GET ``path``; the block reads the body piece by piece."""
+        with self._answer("GET", path, params=params) as response:
+            yield response.iter_bytes()
+
+    def watch(self, path: str, **params: str) -> Iterator[dict[str, Any]]:
+        """GET ``path`` as a stream of messages that goes on until the server ends it."""
+        with self._answer("GET", path, params=params, headers={"Accept": "application/x-ndjson"}) as response:
+            for line in response.iter_lines():
+                if message := _message(line):
+                    yield message
 
     def stream(self, path: str, body: object | None = None, **params: str | int) -> Iterator[dict[str, Any]]:
         """POST ``body`` and yield the messages of the answer as they come.
@@ -67,30 +89,34 @@ class Api:
         Raises when the stream carries an error, or ends without saying that it is complete.
         """
         complete = False
-        try:
-            with self._client.stream(
-                "POST", path, json=body, params=params, timeout=STREAM_TIMEOUT
-            ) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise refusal(response.status_code, response.text, self.endpoint)
-                for line in response.iter_lines():
-                    message = _message(line)
-                    if message.get("type") == "error":
-                        text = message.get("error") or message.get("message") or "the server gave no reason"
-                        raise Refused(200, str(text), str(message.get("hint", "")))
-                    complete = complete or message.get("type") == "complete"
-                    if message:
-                        yield message
-        except httpx.ConnectError as error:
-            raise unreachable(self.endpoint, error) from error
-        except httpx.HTTPError as error:
-            raise _lost(error) from error
+        with self._answer("POST", path, json=body, params=params) as response:
+            for line in response.iter_lines():
+                message = _message(line)
+                if message.get("type") == "error":
+                    text = message.get("error") or message.get("message") or "the server gave no reason"
+                    raise Refused(200, str(text), str(message.get("hint", "")))
+                complete = complete or message.get("type") == "complete"
+                if message:
+                    yield message
         if not complete:
             raise Broken(
                 "the server ended its answer early, so whether it finished is not known",
                 hint="a server that starts again finishes or undoes it; look with 'spriggan info'",
             )
+
+    @contextmanager
+    def _answer(self, method: str, path: str, **more: Any) -> Iterator[httpx.Response]:
+        """An answer that is read while it comes."""
+        try:
+            with self._client.stream(method, path, timeout=STREAM_TIMEOUT, **more) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise refusal(response.status_code, response.text, self.endpoint)
+                yield response
+        except httpx.ConnectError as error:
+            raise unreachable(self.endpoint, error) from error
+        except httpx.HTTPError as error:
+            raise _lost(error) from error
 
     def _request(self, method: str, path: str, **more: Any) -> Any:
         try:

@@ -15,7 +15,12 @@ from spriggan.cli.selection import sprite_name
 from spriggan.errors import Broken
 
 
-@click.group("checkpoint", cls=Group)
+class _Verbs(Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, "delete" if cmd_name == "rm" else cmd_name)
+
+
+@click.group("checkpoint", cls=_Verbs)
 def command() -> None:
     """Create, list, restore and delete checkpoints of a sprite.
 
@@ -57,10 +62,11 @@ def create(settings: Settings, comment: str, as_json: bool) -> None:
 
 @command.command("list")
 @sprite_option
+@click.option("--history", metavar="ID", help="Only the checkpoint ID and what came from it.")
 @click.option("--include-auto", is_flag=True, help="Also those that were made before a restore.")
 @json_option
 @pass_settings
-def list_(settings: Settings, include_auto: bool, as_json: bool) -> None:
+def list_(settings: Settings, history: str | None, include_auto: bool, as_json: bool) -> None:
     """List checkpoints. The current one is marked with a star.
 
     \b
@@ -68,6 +74,8 @@ def list_(settings: Settings, include_auto: bool, as_json: bool) -> None:
       spriggan checkpoint list -s dev
     """
     params: dict[str, str | int] = {"includeAuto": "true"} if include_auto else {}
+    if history:
+        params["history"] = history
     with Api(find(settings.data)) as api:
         found = api.get(f"{_base(settings)}/checkpoints", **params)
     # The live state is listed by the API, too, but is no checkpoint that one could restore.
@@ -134,6 +142,11 @@ def restore(settings: Settings, id_: str) -> None:
     Example:
       spriggan checkpoint restore -s dev v1
     """
+    restore_checkpoint(settings, id_)
+
+
+def restore_checkpoint(settings: Settings, id_: str) -> None:
+    """Restore, and show how it goes."""
     with Api(find(settings.data)) as api:
         path = f"{_base(settings)}/checkpoints/{segment(id_)}/restore"
         last = show_progress(api.stream(path))
@@ -145,7 +158,7 @@ def restore(settings: Settings, id_: str) -> None:
 @sprite_option
 @pass_settings
 def delete(settings: Settings, id_: str) -> None:
-    """Delete the checkpoint ID, for good. The current one cannot be deleted.
+    """Delete the checkpoint ID, for good. The current one cannot be deleted. Also: rm.
 
     \b
     Example:

@@ -22,4 +22,9 @@ def command(settings: Settings, name: str | None) -> None:
       spriggan console dev
     """
     settings.sprite = name or settings.sprite
+    open_console(settings)
+
+
+def open_console(settings: Settings) -> None:
+    """A login shell in the chosen sprite; ends this process with its exit code."""
     start(settings, LOGIN_SHELL, tty=True, env={})

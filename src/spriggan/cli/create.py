@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from spriggan.cli import output
 from spriggan.cli.api import Api
 from spriggan.cli.command import Command, Settings, json_option, pass_settings
+from spriggan.cli.console import open_console
 from spriggan.cli.endpoint import find
 from spriggan.cli.variables import assignments
 
@@ -22,6 +24,7 @@ from spriggan.cli.variables import assignments
 @click.option("--storage", "storage_gb", type=click.IntRange(min=1), metavar="GB", help="Size of the disk.")
 @click.option("--env", multiple=True, metavar="K=V[,K2=V2]", help="Environment of every command in it.")
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="A label; may be repeated.")
+@click.option("--skip-console", is_flag=True, help="Do not open a console in it.")
 @json_option
 @pass_settings
 def command(
@@ -35,13 +38,15 @@ def command(
     storage_gb: int | None,
     env: tuple[str, ...],
     labels: tuple[str, ...],
+    skip_console: bool,
     as_json: bool,
 ) -> None:
-    """Make the sprite NAME. It starts with the first command in it.
+    """Make the sprite NAME, and on a terminal open a console in it.
 
     \b
     Example:
       spriggan create dev
+      spriggan create dev --skip-console
       spriggan create big --ram 8192 --cpus 4 --storage 100
     """
     config = {"ram_mb": ram_mb, "cpus": cpus, "storage_gb": storage_gb}
@@ -57,5 +62,8 @@ def command(
         sprite = api.post("/v1/sprites", body)
     if as_json:
         output.as_json(sprite)
-    else:
-        click.echo(f"Created {sprite['name']}; try: spriggan console -s {sprite['name']}")
+        return
+    click.echo(f"Created {sprite['name']}; try: spriggan console -s {sprite['name']}")
+    if not skip_console and sys.stdin.isatty() and sys.stdout.isatty():
+        settings.sprite = sprite["name"]
+        open_console(settings)

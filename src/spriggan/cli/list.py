@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -16,15 +17,20 @@ PAGE = 50  # the most that a server gives at once
 
 @click.command("list", cls=Command)
 @click.option("--prefix", default="", metavar="TEXT", help="Only sprites whose names start so.")
+@click.option("-w", "--watch", is_flag=True, help="Go on, with a line for every change, until Ctrl-C.")
 @json_option
 @pass_settings
-def command(settings: Settings, prefix: str, as_json: bool) -> None:
+def command(settings: Settings, prefix: str, watch: bool, as_json: bool) -> None:
     """List sprites. Also: ls.
 
     \b
     Example:
       spriggan list --prefix dev
+      spriggan list --watch
     """
+    if watch:
+        _watch(settings, prefix, as_json=as_json)
+        return
     with Api(find(settings.data)) as api:
         sprites = all_sprites(api, prefix)
     if as_json:
@@ -44,6 +50,19 @@ def command(settings: Settings, prefix: str, as_json: bool) -> None:
             for sprite in sprites
         ),
     )
+
+
+def _watch(settings: Settings, prefix: str, *, as_json: bool) -> None:
+    """Every sprite, and then each one that changes; with ``as_json`` one object a line."""
+    with Api(find(settings.data)) as api:
+        for change in api.watch("/v1/sprites", **({"prefix": prefix} if prefix else {})):
+            if change.get("type") == "heartbeat":
+                continue
+            if as_json:
+                click.echo(json.dumps(change))
+            else:
+                line = f"{change.get('timestamp', '')[:19]}  {change['name']}  {change.get('status', '')}"
+                click.echo(output.printable(line))
 
 
 def all_sprites(api: Api, prefix: str = "") -> list[dict[str, Any]]:

@@ -66,7 +66,12 @@ def attach(settings: Settings, id_: str, no_stdin: bool) -> None:
     Example:
       spriggan sessions attach -s dev 12
     """
-    run(find(settings.data), Attachment(f"{_base(settings)}/{segment(id_)}", stdin=not no_stdin))
+    attach_session(settings, id_, stdin=not no_stdin)
+
+
+def attach_session(settings: Settings, id_: str, *, stdin: bool) -> None:
+    """Join a session and end this process with its exit code."""
+    run(find(settings.data), Attachment(f"{_base(settings)}/{segment(id_)}", stdin=stdin))
 
 
 @command.command("kill")

@@ -24,6 +24,10 @@ VERBS = {
     "image": ["build", "list", "show", "rm"],
     "pool": ["show", "trim"],
     "token": ["create", "list", "revoke"],
+    "file": ["push", "pull"],
+    "url": ["update"],
+    "config": ["update"],
+    "policy": ["get", "set", "clear"],
 }
 
 

@@ -73,11 +73,11 @@ def list_(settings: Settings, history: str | None, include_auto: bool, as_json: 
     Example:
       spriggan checkpoint list -s dev
     """
-    params: dict[str, str | int] = {"includeAuto": "true"} if include_auto else {}
+    params = {"includeAuto": "true"} if include_auto else {}
     if history:
         params["history"] = history
     with Api(find(settings.data)) as api:
-        found = api.get(f"{_base(settings)}/checkpoints", **params)
+        found = api.get(f"{_base(settings)}/checkpoints", params)
     # The live state is listed by the API, too, but is no checkpoint that one could restore.
     checkpoints = [checkpoint for checkpoint in found if checkpoint["id"] != "Current"]
     if as_json:

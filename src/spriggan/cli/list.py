@@ -70,12 +70,12 @@ def all_sprites(api: Api, prefix: str = "") -> list[dict[str, Any]]:
     sprites: list[dict[str, Any]] = []
     token = ""
     while True:
-        params: dict[str, str | int] = {"max_results": PAGE}
+        params = {"max_results": str(PAGE)}
         if prefix:
             params["prefix"] = prefix
         if token:
             params["continuation_token"] = token
-        page = api.get("/v1/sprites", **params)
+        page = api.get("/v1/sprites", params)
         sprites += page["sprites"]
         token = page.get("next_continuation_token") or ""
         if not page.get("has_more") or not token:

@@ -7,14 +7,13 @@ kernel undoes it when the last process of the namespace ends.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from spriggan.linux import capabilities, libc, loop, process
+from spriggan.linux import loop, mapped
 from spriggan.linux.mount import (
     MNT_DETACH,
     MOUNT_ATTR_IDMAP,
@@ -22,9 +21,7 @@ from spriggan.linux.mount import (
     MS_NODEV,
     MS_NOSUID,
     mount,
-    move_mount,
     open_tree,
-    set_attributes,
     umount,
 )
 from spriggan.pilot.inner.identity import Identity, settle
@@ -66,15 +63,15 @@ def assemble(
         disk.mkdir(parents=True, exist_ok=True)
         _mount_disk(Path(disk_image), disk)
         lost_host_keys = settle(disk, identity)
-        _map_ids(disk, disk, userns, MOUNT_ATTR_IDMAP)
+        mapped.show(disk, disk, userns, MOUNT_ATTR_IDMAP)
         names = LAYER_NAMES if len(layers) == len(LAYER_NAMES) else _layer_names(len(layers))
         for layer, name in zip(layers, names, strict=True):
             target = staging / name
             target.mkdir(parents=True, exist_ok=True)
-            _map_ids(Path(layer), target, userns, MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY)
+            mapped.show(Path(layer), target, userns, MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY)
         (staging / ROOT).mkdir(exist_ok=True)
         options = f"lowerdir={':'.join(f'/{name}' for name in names)},upperdir=/{UPPER},workdir=/{WORK}"
-        _mount_overlay(staging, options, first_id)
+        mapped.overlay(staging, ROOT, options, first_id)
     except BaseException:
         dismantle(staging)
         raise
@@ -118,42 +115,3 @@ def _layer_names(count: int) -> list[str]:
 
 def _mounted_layers(staging: Path) -> list[str]:
     return [*LAYER_NAMES, *(f"mnt/{path.name}" for path in (staging / "mnt").glob("layer-*"))]
-
-
-def _map_ids(source: Path, target: Path, userns: int, attributes: int) -> None:
-    """Show ``source`` at ``target`` with its ids mapped; replaces a mount at ``target`` itself."""
-    tree = open_tree(source)
-    try:
-        set_attributes(tree, add=attributes, userns=userns)
-        if source == target:
-            umount(target, MNT_DETACH)
-        move_mount(tree, target)
-    finally:
-        os.close(tree)
-
-
-def _mount_overlay(staging: Path, options: str, first_id: int) -> None:
-    """Mount the overlay at ``staging/rootfs`` from a child that is chrooted to ``staging``.
-
-    Chrooted, so that the mount table shows the options without a path of the host. The
-    overlay keeps the credentials of whoever mounts it for all its work on the disk, and as
-    the mounts below are id mapped these must be an id that is mapped, with the capabilities
-    that setfsuid(2) takes: otherwise it turns read-only without a word.
-    """
-
-    def work() -> None:
-        os.chroot(staging)
-        os.chdir("/")
-        _set_id("setfsgid", first_id)
-        _set_id("setfsuid", first_id)
-        capabilities.raise_permitted()
-        mount("overlay", f"/{ROOT}", "overlay", 0, options)
-
-    process.in_child(work)
-
-
-def _set_id(name: str, number: int) -> None:
-    """setfsuid(2) or setfsgid(2), which report no error: ask again to see that it took."""
-    libc.call(name, ctypes.c_uint(number), what=name)
-    if libc.call(name, ctypes.c_uint(number), what=name) != number:
-        raise OSError(f"{name}({number}) had no effect")

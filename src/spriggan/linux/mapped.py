@@ -1,0 +1,52 @@
+"""Mounts with mapped ids, and an overlay over them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from spriggan.linux import capabilities, libc, process
+from spriggan.linux.mount import MNT_DETACH, mount, move_mount, open_tree, set_attributes, umount
+
+
+def show(source: Path, target: Path, userns: int, attributes: int) -> None:
+    """Show ``source`` at ``target`` with the ``MOUNT_ATTR_*`` given and the ids of ``userns``.
+
+    Replaces a mount at ``target`` itself.
+    """
+    tree = open_tree(source)
+    try:
+        set_attributes(tree, add=attributes, userns=userns)
+        if source == target:
+            umount(target, MNT_DETACH)
+        move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def overlay(staging: Path, target: str, options: str, first_id: int) -> None:
+    """Mount an overlay at ``target`` from a child that is chrooted to ``staging``.
+
+    All paths are below ``staging``. Chrooted, so that the mount table shows the options without a
+    path of the host. The overlay keeps the credentials of whoever mounts it for all its work on the
+    disk, and as the mounts below are id mapped these must be an id that is mapped (``first_id``),
+    with the capabilities that setfsuid(2) takes: otherwise it turns read-only without a word.
+    """
+
+    def work() -> None:
+        os.chroot(staging)
+        os.chdir("/")
+        _set_id("setfsgid", first_id)
+        _set_id("setfsuid", first_id)
+        capabilities.raise_permitted()
+        mount("overlay", f"/{target}", "overlay", 0, options)
+
+    process.in_child(work)
+
+
+def _set_id(name: str, number: int) -> None:
+    """setfsuid(2) or setfsgid(2), which report no error: ask again to see that it took."""
+    libc.call(name, ctypes.c_uint(number), what=name)
+    if libc.call(name, ctypes.c_uint(number), what=name) != number:
+        raise OSError(f"{name}({number}) had no effect")

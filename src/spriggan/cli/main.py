@@ -46,6 +46,7 @@ COMMANDS = {
     "image": ("image", "Build, list, show and remove images."),
     "pool": ("pool", "Show and trim the space that sprites use."),
     "token": ("token", "Create, list and revoke tokens."),
+    "doctor": ("doctor", "Say what this machine can do for sprites, and what is missing."),
     "setup": ("setup", "Install the system packages that Spriggan needs."),
     "version": ("version", "Print the version."),
 }

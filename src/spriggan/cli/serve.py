@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from spriggan.cli.command import Command, Settings, pass_settings, require_root
-from spriggan.engine import Engine, Options
-from spriggan.server.serve import listen_address, run
+from spriggan.doctor import gate
 
 LISTEN = "127.0.0.1:7878"
 
@@ -92,8 +91,15 @@ def command(
         words += [str(word) for option, value in given if value is not None for word in (option, value)]
         click.echo(UNIT.format(command=" ".join(map(_quoted, words))), nl=False)
         return
-    host, port = listen_address(listen)
     require_root("running the server")
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    with gate(data) as machine:
+        # Loading the server takes longer than looking at the machine, so the one is done during the other.
+        from spriggan.engine import Engine, Options  # noqa: PLC0415
+        from spriggan.server.serve import listen_address, run  # noqa: PLC0415
+
+        host, port = listen_address(listen)
+        machine.require()
     chosen = {
         "max_ram_mb": max_ram,
         "max_cpus": max_cpus,
@@ -104,7 +110,6 @@ def command(
         "creations_per_minute": create_rate,
     }
     options = Options(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     engine = Engine(data, options)
     asyncio.run(run(engine, host=host, port=port, unix_socket=data / "api.sock"))
 

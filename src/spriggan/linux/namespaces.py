@@ -112,9 +112,17 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
         if os.read(ready_r, 1) != b"1":
             raise OSError("unshare of a user namespace failed in the child")
         for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{pid}/{name}").write_text(f"0 {first_id} {ID_COUNT}\n")
+            _map_ids(Path(f"/proc/{pid}/{name}"), first_id)
         yield pid
     finally:
         os.close(ready_r)
         os.close(done_w)
         os.waitpid(pid, 0)
+
+
+def _map_ids(file: Path, first_id: int) -> None:
+    try:
+        file.write_text(f"0 {first_id} {ID_COUNT}\n")
+    except OSError as error:
+        what = f"map {ID_COUNT} ids from {first_id} in a user namespace ({file.name})"
+        raise OSError(error.errno, f"{what}: {error.strerror}") from error

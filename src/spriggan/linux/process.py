@@ -12,6 +12,7 @@ from pathlib import Path
 from spriggan.linux import libc
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -19,6 +20,16 @@ PR_SET_CHILD_SUBREAPER = 36
 def set_child_subreaper() -> None:
     """Orphaned descendants of this process become its children, so that it can wait for them."""
     libc.call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, what="prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends. Not inherited by children."""
+    libc.call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0, what="prctl(PR_SET_PDEATHSIG)")
+
+
+def set_dumpable() -> None:
+    """After a change of ids, let the process own its files in /proc again."""
+    libc.call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0, what="prctl(PR_SET_DUMPABLE)")
 
 
 def set_name(name: str) -> None:

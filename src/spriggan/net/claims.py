@@ -72,7 +72,7 @@ class Claims:
         The one after the last comes first, so that what is left of an ended sprite has time to go.
         """
         with self._mutex:
-            ids = list(_subordinate_ranges(self._subordinate_ids))
+            ids = list(subordinate_ranges(self._subordinate_ids))
             slot = self._next(used, ids)
             if slot is None:
                 with self._locked():
@@ -181,7 +181,7 @@ def _overlaps(slot: int, ranges: list[range]) -> bool:
     return any(first < ids.stop and ids.start < first + addresses.ID_COUNT for ids in ranges)
 
 
-def _subordinate_ranges(files: tuple[Path, ...]) -> Iterator[range]:
+def subordinate_ranges(files: tuple[Path, ...] = SUBORDINATE_IDS) -> Iterator[range]:
     """The ranges given away in /etc/subuid and /etc/subgid: ``name:first:count`` lines."""
     for file in files:
         try:

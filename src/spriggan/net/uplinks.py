@@ -71,7 +71,7 @@ class Uplinks:
         name = addresses.host_interface(self._instance, slot)
         with IPRoute() as ipr:
             mtu = _default_mtu(ipr)
-            ipv6 = mtu >= _IPV6_MIN_MTU and _host_has_ipv6(ipr)
+            ipv6 = mtu >= _IPV6_MIN_MTU and host_has_ipv6(ipr)
             _delete(ipr, name)  # of a sprite whose namespace the kernel is still taking down
             ipr.link(
                 "add",
@@ -172,7 +172,7 @@ def _default_mtu(ipr: IPRoute) -> int:
     return _DEFAULT_MTU
 
 
-def _host_has_ipv6(ipr: IPRoute) -> bool:
+def host_has_ipv6(ipr: IPRoute) -> bool:
     """Whether the host itself would speak IPv6 with the Internet: from a global address of its own.
 
     A host with none (or only local ones) prefers IPv4, but a sprite on it would prefer

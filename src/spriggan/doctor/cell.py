@@ -1,0 +1,47 @@
+"""A cell: namespaces in which a try can mount and start what it likes, and nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from spriggan.linux import namespaces, process
+from spriggan.linux.mount import MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, mount
+
+_PLACES = ("/mnt", "/media", "/srv", "/home", "/opt")
+
+
+def enter(data: Path) -> Path:
+    """Go on in a child that is the first process of a cell; return the cell's scratch directory.
+
+    The calling process only waits, and ends when the child does. If it is killed, the kernel kills
+    everything in the cell, and with that unmounts and detaches everything in it. Raises ``OSError``
+    where namespaces cannot be made.
+    """
+    process.die_with_parent()
+    namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        os._exit(0)
+    process.die_with_parent()
+    mount("proc", "/proc", "proc")
+    programs = [Path(entry) for entry in os.environ.get("PATH", "").split(":")]
+    scratch = _place([data, Path(sys.prefix), Path(sys.base_prefix), Path(__file__), *programs])
+    mount("doctor", scratch, "tmpfs", MS_NOSUID | MS_NODEV, "size=64m,mode=711")
+    tempfile.tempdir = str(scratch)
+    os.chdir("/")
+    return scratch
+
+
+def _place(needed: Iterable[Path]) -> Path:
+    """A directory that can be covered without hiding anything that is ``needed``."""
+    paths = [path.resolve() for path in needed]
+    for place in map(Path, _PLACES):
+        if place.is_dir() and not any(path.is_relative_to(place.resolve()) for path in paths):
+            return place
+    raise OSError(f"none of {', '.join(_PLACES)} is a directory that is free to be covered")

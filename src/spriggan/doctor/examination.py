@@ -1,0 +1,147 @@
+"""An examination: all checks, several at a time, each within its time, in a given order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from spriggan.doctor.check import Check
+from spriggan.doctor.finding import Finding, Status, failed
+from spriggan.doctor.privileges import is_privileged
+from spriggan.doctor.worker import Worker
+from spriggan.linux.cgroup import Group, hierarchies
+
+Tell = Callable[["Result"], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found, and how long it took."""
+
+    check: Check
+    finding: Finding
+    seconds: float
+
+    @property
+    def stands_in_the_way(self) -> bool:
+        """Whether no sprite can run here because of this, as far as is known."""
+        return self.check.essential and self.finding.status not in (Status.WORKS, Status.LIMITED)
+
+
+def examine(
+    checks: Sequence[Check], data: Path, *, workers: int = 2, tell: Tell = lambda result: None
+) -> list[Result]:
+    """Run ``checks``; ``tell`` gets each result as soon as it and all before it are known.
+
+    Nothing is left when this returns or raises, be it for a signal: the workers' cells are gone, and
+    the control groups of their tries are removed here.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_interruptible())
+        cgroup = f"/spriggan-doctor-{os.getpid()}"
+        privileged = is_privileged()
+        if privileged:
+            stack.callback(_remove, cgroup)
+        known = {check.name: check for check in checks}
+        pool = _Pool(lambda: Worker(known, data, cgroup, private=privileged), workers)
+        stack.callback(pool.end)
+        return _in_order(checks, pool, tell)
+
+
+def _in_order(checks: Sequence[Check], pool: _Pool, tell: Tell) -> list[Result]:
+    results: dict[str, Result] = {}
+    told = 0
+    for result in pool.run(checks):
+        results[result.check.name] = result
+        while told < len(checks) and checks[told].name in results:
+            tell(results[checks[told].name])
+            told += 1
+    return [results[check.name] for check in checks]
+
+
+class _Pool:
+    """Some workers, each replaced when a check costs its life."""
+
+    def __init__(self, make: Callable[[], Worker], size: int) -> None:
+        self._make = make
+        self._size = size
+        self._workers: list[Worker] = []
+
+    def run(self, checks: Sequence[Check]) -> Iterator[Result]:
+        """Yield results as they come."""
+        waiting = list(checks)
+        while waiting or self._busy():
+            while waiting and len(self._busy()) < self._size:
+                self._idle().begin(waiting.pop(0))
+            yield from self._next()
+
+    def end(self) -> None:
+        while self._workers:
+            self._workers.pop().end()
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._workers if worker.check is not None]
+
+    def _idle(self) -> Worker:
+        for worker in self._workers:
+            if worker.check is None:
+                return worker
+        self._workers.append(self._make())
+        return self._workers[-1]
+
+    def _next(self) -> list[Result]:
+        """Wait for workers that are done, or whose time is up."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self._busy():
+                selector.register(worker.socket, selectors.EVENT_READ, worker)
+            first = min(worker.deadline for worker in self._busy())
+            done = {key.data for key, _ in selector.select(max(0.0, first - time.monotonic()))}
+        now = time.monotonic()
+        ready = [worker for worker in self._busy() if worker in done or worker.deadline <= now]
+        return [self._result(worker, answered=worker in done) for worker in ready]
+
+    def _result(self, worker: Worker, *, answered: bool) -> Result:
+        check, seconds = worker.check, time.monotonic() - worker.began
+        assert check is not None  # noqa: S101  it is busy
+        found = worker.finding() if answered else None
+        if found is None:
+            self._workers.remove(worker)
+            worker.end()
+            found = failed("its process died" if answered else f"it took more than {check.limit:.0f} s")
+        return Result(check, found, seconds)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, with everything undone on the way out."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _remove(cgroup: str) -> None:
+    """Remove the control groups of the tries, with whatever a try that was cut off left in them."""
+    with contextlib.suppress(OSError):  # no cgroup file system, which a check has reported
+        group = Group(cgroup, hierarchies())
+        if group.exists():
+            group.kill()
+            group.remove()

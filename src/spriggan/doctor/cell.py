@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spriggan.linux import namespaces, process
-from spriggan.linux.mount import MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, mount
+from spriggan.linux.mount import MS_NODEV, MS_NOSUID, MS_REC, MS_SLAVE, mount
 
 _PLACES = ("/mnt", "/media", "/srv", "/home", "/opt")
 
@@ -23,7 +23,7 @@ def enter(data: Path) -> Path:
     """
     process.die_with_parent()
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)  # an unmount on the host is not held up here
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)

@@ -17,7 +17,7 @@ class Place:
 
     data: Path  # the data directory; may not exist
     cgroup: str  # a control group of the check's own, removed afterwards; not made yet
-    scratch: Path  # an empty directory in memory, of this check alone; only a private check has it
+    scratch: Path  # a directory in memory, empty, of this check alone; only a private check has one
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def words(error: OSError | SprigganError) -> str:
     """What an error says to people."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error) or repr(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 def existing(path: Path) -> Path:
@@ -69,4 +69,4 @@ def install(package: str) -> str:
     """How to get a package of Debian's name on this machine."""
     if shutil.which("apt-get"):
         return f"apt-get install {package}"
-    return f"install the package {package} (Debian's name) with this system's package manager"
+    return f"install {package} (Debian's name) with this system's package manager"

@@ -48,11 +48,10 @@ def examine(
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
         cgroup = f"/spriggan-doctor-{os.getpid()}"
-        privileged = is_privileged()
-        if privileged:
+        if is_privileged():
             stack.callback(_remove, cgroup)
         known = {check.name: check for check in checks}
-        pool = _Pool(lambda: Worker(known, data, cgroup, private=privileged), workers)
+        pool = _Pool(lambda private: Worker(known, data, cgroup, private=private), workers)
         stack.callback(pool.end)
         return _in_order(checks, pool, tell)
 
@@ -71,7 +70,7 @@ def _in_order(checks: Sequence[Check], pool: _Pool, tell: Tell) -> list[Result]:
 class _Pool:
     """Some workers, each replaced when a check costs its life."""
 
-    def __init__(self, make: Callable[[], Worker], size: int) -> None:
+    def __init__(self, make: Callable[[bool], Worker], size: int) -> None:
         self._make = make
         self._size = size
         self._workers: list[Worker] = []
@@ -81,7 +80,8 @@ class _Pool:
         waiting = list(checks)
         while waiting or self._busy():
             while waiting and len(self._busy()) < self._size:
-                self._idle().begin(waiting.pop(0))
+                check = waiting.pop(0)
+                self._idle(check.private).begin(check)
             yield from self._next()
 
     def end(self) -> None:
@@ -91,11 +91,11 @@ class _Pool:
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker.check is not None]
 
-    def _idle(self) -> Worker:
+    def _idle(self, private: bool) -> Worker:
         for worker in self._workers:
-            if worker.check is None:
+            if worker.check is None and worker.private == private:
                 return worker
-        self._workers.append(self._make())
+        self._workers.append(self._make(private))
         return self._workers[-1]
 
     def _next(self) -> list[Result]:

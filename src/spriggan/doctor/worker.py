@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from spriggan.doctor import cell
-from spriggan.doctor.check import Check, Place
+from spriggan.doctor.check import Check, Place, words
 from spriggan.doctor.finding import Finding, Status, untried
+from spriggan.doctor.privileges import is_privileged
 from spriggan.linux import process
 
 _MESSAGE = 65536
@@ -21,9 +22,10 @@ _PATIENCE = 1.0  # for a killed worker to be gone; one that hangs in the kernel 
 
 
 class Worker:
-    """A worker for ``checks``, started at once."""
+    """A worker for ``checks``, started at once; in a cell of its own if it is for the private ones."""
 
     def __init__(self, checks: dict[str, Check], data: Path, cgroup: str, *, private: bool) -> None:
+        self.private = private
         self.check: Check | None = None  # the one under way
         self.deadline = 0.0
         self.began = 0.0
@@ -73,27 +75,24 @@ def _serve(
     os.setsid()  # Ctrl-C is for whoever started this, who then kills it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    scratch, refusal = Path("/nonexistent"), "it needs the machine's root"
-    if private:
+    process.die_with_parent()
+    scratch, refusal = Path("/nonexistent"), ""
+    if private and not is_privileged():
+        refusal = "it needs the machine's root"
+    elif private:
         try:
-            scratch, refusal = cell.enter(data), ""
+            scratch = cell.enter(data)
         except OSError as error:
-            refusal = f"namespaces of its own cannot be made ({error})"
+            refusal = f"no namespaces for it can be made ({words(error)})"
     while name := connection.recv(_MESSAGE).decode():
-        check = checks[name]
-        if check.private and refusal:
+        if refusal:
             found = untried(f"not tried: {refusal}")
         else:
-            found = check.run(_place(check, data, cgroup, scratch if not refusal else None))
+            own = scratch / name
+            if private:
+                own.mkdir(mode=0o711, exist_ok=True)
+            found = checks[name].run(Place(data=data, cgroup=f"{cgroup}/{name}", scratch=own))
         connection.send(json.dumps(_short(found)).encode())
-
-
-def _place(check: Check, data: Path, cgroup: str, scratch: Path | None) -> Place:
-    own = Path("/nonexistent")
-    if scratch is not None:
-        own = scratch / check.name
-        own.mkdir(mode=0o711, exist_ok=True)
-    return Place(data=data, cgroup=f"{cgroup}/{check.name}", scratch=own)
 
 
 def _short(found: Finding) -> dict[str, str]:

@@ -58,7 +58,8 @@ def attach(image: str | Path, *, read_only: bool = False, direct_io: bool = True
     try:
         device, path = _configure(backing, read_only=read_only, direct_io=direct_io)
     except OSError as error:
-        raise OSError(error.errno, f"attach {image} to a loop device: {error.strerror}") from error
+        what = f"attach {image} to a loop device: {error.strerror}"
+        raise OSError(error.errno, what, error.filename) from error
     finally:
         os.close(backing)
     try:

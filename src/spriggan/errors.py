@@ -93,3 +93,9 @@ class Broken(SprigganError):
     """Something that should work failed (500); the message carries the cause."""
 
     code = "broken"
+
+
+class DamagedDisk(Broken):
+    """The file system on a sprite's disk does not mount (500)."""
+
+    code = "damaged_disk"

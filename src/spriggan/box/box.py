@@ -27,7 +27,8 @@ class Box(Protocol):
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         """Start a sprite; ``netns`` holds its uplink. Returns when commands can run.
 
-        Raises ``Broken`` with the pilot's own words; nothing is left of the attempt then.
+        Raises ``Broken`` with the pilot's own words, ``DamagedDisk`` if it is that the disk does not
+        mount; nothing is left of the attempt then.
         """
         ...
 

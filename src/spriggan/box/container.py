@@ -16,7 +16,7 @@ import h11
 
 from spriggan.box.box import State
 from spriggan.box.zygote import Zygote
-from spriggan.errors import Broken, Conflict
+from spriggan.errors import Broken, Conflict, DamagedDisk
 from spriggan.linux import loop, process
 from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
 from spriggan.wire.spec import Limits, Policies, SpriteSpec
@@ -209,7 +209,8 @@ class ContainerBox:
         message = json.loads(line) if line else {"error": "it ended without a word"}
         if "error" in message:
             log = _tail(run_dir / "pilot.log")
-            raise Broken(
+            kind = DamagedDisk if message.get("disk") else Broken
+            raise kind(
                 f"The sprite could not be started: {message['error']}.",
                 hint=f"Its pilot's log ends with: {log}",
             )

@@ -15,7 +15,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from spriggan.disk import blank, snapshot, thawing
+from spriggan.disk import blank, repair, snapshot, thawing
+from spriggan.disk.repair import Repair
 from spriggan.disk.snapshot import Pause
 from spriggan.disk.usage import Usage, allocated, host_space, slack
 from spriggan.disk.volume import Volume
@@ -167,6 +168,19 @@ class Pool:
     def _next(self, sprite_id: str) -> Path:
         disk = self.disk_dir(sprite_id)
         return disk.with_name(disk.name + _NEXT)
+
+    # Repairing.
+
+    def repair(self, sprite_id: str) -> Repair:
+        """Repair a disk that does not mount, unless that was tried since it last did.
+
+        Raises ``Conflict`` if it is in use.
+        """
+        return repair.repair(self.disk_path(sprite_id))
+
+    def mounted_well(self, sprite_id: str) -> None:
+        """To be called when a disk was mounted: it may be repaired again when some day it is not."""
+        repair.forget(self.disk_path(sprite_id))
 
     # Throwing away.
 

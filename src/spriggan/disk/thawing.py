@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,7 +19,12 @@ def thaw_device(device: str, directory: Path) -> bool:
     def run() -> bool:
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mount.mount("none", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
-        mount.mount(device, directory, "ext4", mount.MS_NOATIME)
+        try:
+            mount.mount(device, directory, "ext4", mount.MS_NOATIME)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False  # a program has it for itself (e2fsck does), so it is not mounted at all
+            raise
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return freeze.thaw(fd)

@@ -11,17 +11,20 @@ import os
 import time
 
 from spriggan.box.box import Box, State
+from spriggan.disk.repair import Repair
 from spriggan.engine import pilot, rows
 from spriggan.engine.core import Core
 from spriggan.engine.limits import check_running
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import Health, SpriteRow
-from spriggan.errors import Broken, NoSpace, SprigganError, Unavailable
+from spriggan.errors import Broken, DamagedDisk, NoSpace, SprigganError, Unavailable
 from spriggan.linux import loop
 from spriggan.net import addresses
 from spriggan.wire.spec import Limits, Policies, SpriteSpec, Uplink, User
 
 log = logging.getLogger(__name__)
+
+_BRIEF = 500  # characters of a report that go into a sprite's last error; the log has more
 
 UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
 
@@ -206,7 +209,7 @@ class Waking:
     async def _start(self, row: SpriteRow, live: Live, lost: str | None) -> SpriteRow:
         live.move(Phase.WAKING)
         try:
-            await self._put_box_around(row, live)
+            repaired = await self._start_repaired(row, live)
         except BaseException as error:
             try:
                 await self._take_away(row, live, frozen=False, grace=0)
@@ -217,7 +220,29 @@ class Waking:
             await self._record(row, live, last_error=failure.message)
             raise failure from error
         live.move(Phase.RUNNING)
-        return await self._record(row, live, last_running_at=rows.now(), last_error=lost)
+        return await self._record(row, live, last_running_at=rows.now(), last_error=repaired or lost)
+
+    async def _start_repaired(self, row: SpriteRow, live: Live) -> str | None:
+        """Start the sprite, after a repair if its disk does not mount; say what was repaired.
+
+        Raises ``DamagedDisk`` with the report if that did not help, or was tried before in vain.
+        """
+        pool, said = self._core.host.pool, None
+        try:
+            await self._put_box_around(row, live)
+        except DamagedDisk as damage:
+            await self._take_away(row, live, frozen=False, grace=0)
+            tried = await asyncio.to_thread(pool.repair, row.id)
+            log.warning("%s: %s; e2fsck -p:\n%s", row.name, damage.message, tried.report)
+            if not tried.mended:
+                raise _beyond_repair(row, tried) from damage
+            try:
+                await self._put_box_around(row, live)
+            except DamagedDisk as error:
+                raise _beyond_repair(row, tried) from error
+            said = f"its disk did not mount and was repaired by e2fsck: {_brief(tried.report)}"
+        await asyncio.to_thread(pool.mounted_well, row.id)
+        return said
 
     async def _put_box_around(self, row: SpriteRow, live: Live) -> None:
         host = self._core.host
@@ -280,3 +305,18 @@ def _for_people(error: BaseException) -> SprigganError:
     if isinstance(error, SprigganError):
         return error
     return Broken(f"the sprite does not start: {error or type(error).__name__}", hint="see the server's log")
+
+
+def _beyond_repair(row: SpriteRow, tried: Repair) -> DamagedDisk:
+    before = " (tried before, and not again)" if tried.again else ""
+    return DamagedDisk(
+        f"the disk of {row.name} does not mount, and e2fsck -p could not repair it{before}: {_brief(tried.report)}",
+        hint=f"restore a checkpoint: spriggan checkpoint restore -s {row.name} <id> "
+        f"('spriggan checkpoint list -s {row.name}' shows them)",
+    )
+
+
+def _brief(report: str) -> str:
+    """A report in one line."""
+    line = " ".join(report.split())
+    return line if len(line) <= _BRIEF else f"{line[:_BRIEF]}…"

@@ -48,7 +48,8 @@ class World:
 def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
     """Be the pilot of the sprite in ``spec_file``; returns when told to end.
 
-    What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``.
+    What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``, with
+    ``"disk": true`` if it is that the disk does not mount.
     """
     spec = SpriteSpec.from_json(spec_file.read_text())
     try:
@@ -58,7 +59,9 @@ def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
         world = _take_over(spec, previous, pilot_files) if previous else _set_up(spec, netns, pilot_files)
     except BaseException as error:
         traceback.print_exc()
-        _report(report, {"error": str(error) or repr(error)})
+        _report(
+            report, {"error": str(error) or repr(error), "disk": isinstance(error, root.DiskDoesNotMount)}
+        )
         os._exit(1)
     try:
         asyncio.run(_serve(world, files, report))

@@ -35,6 +35,14 @@ UPPER = f"{DISK}/root-upper/upper"
 WORK = f"{DISK}/root-upper/work"
 
 
+# How ext4 refuses what is no sound file system.
+_DAMAGE = (errno.EUCLEAN, errno.EBADMSG, errno.EINVAL, errno.EIO)
+
+
+class DiskDoesNotMount(OSError):
+    """The file system on the disk is damaged; repairing it may help."""
+
+
 @dataclass(frozen=True)
 class Assembled:
     """A sprite's root, mounted."""
@@ -56,7 +64,8 @@ def assemble(
     """Mount disk, layers and the overlay over them below ``staging``.
 
     ``layers`` are mounted directories, topmost first; ``userns`` is the namespace whose map
-    the mounts get. Raises ``OSError`` naming the step; what was mounted until then is undone.
+    the mounts get. Raises ``DiskDoesNotMount``, or another ``OSError`` naming the step; what was
+    mounted until then is undone.
     """
     try:
         disk = staging / DISK
@@ -104,7 +113,12 @@ def _mount_disk(image: Path, target: Path) -> None:
     tree = open_tree(image.parent)
     try:
         with loop.attach(f"/proc/self/fd/{tree}/{image.name}") as device:
-            mount(device, target, "ext4", options="discard")
+            try:
+                mount(device, target, "ext4", options="discard")
+            except OSError as error:
+                if error.errno not in _DAMAGE:
+                    raise
+                raise DiskDoesNotMount(f"its disk does not mount ({os.strerror(error.errno)})") from error
     finally:
         os.close(tree)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -17,18 +18,20 @@ _PLACES = ("/mnt", "/media", "/srv", "/home", "/opt")
 def enter(data: Path) -> Path:
     """Go on in a child that is the first process of a cell; return the cell's scratch directory.
 
-    The calling process only waits, and ends when the child does. If it is killed, the kernel kills
-    everything in the cell, and with that unmounts and detaches everything in it. Raises ``OSError``
-    where namespaces cannot be made.
+    The calling process only waits. SIGTERM makes it kill the child, and it ends when everything in
+    the cell has ended, which the kernel sees to; with that all is unmounted and detached. If it is
+    killed itself, the same happens a moment later. Raises ``OSError`` where namespaces cannot be made.
     """
-    process.die_with_parent()
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC)
     mount("none", "/", flags=MS_REC | MS_SLAVE)  # an unmount on the host is not held up here
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    if child := os.fork():
+        signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, signal.SIGKILL))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        os.waitpid(child, 0)
         os._exit(0)
     process.die_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     mount("proc", "/proc", "proc")
     programs = [Path(entry) for entry in os.environ.get("PATH", "").split(":")]
     scratch = _place([data, Path(sys.prefix), Path(sys.base_prefix), Path(__file__), *programs])

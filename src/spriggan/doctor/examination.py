@@ -6,19 +6,21 @@ import contextlib
 import os
 import selectors
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from spriggan.doctor.check import Check
 from spriggan.doctor.finding import Finding, Status, failed
 from spriggan.doctor.privileges import is_privileged
 from spriggan.doctor.worker import Worker
 from spriggan.linux.cgroup import Group, hierarchies
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Tell = Callable[["Result"], None]
 
@@ -42,16 +44,16 @@ def examine(
 ) -> list[Result]:
     """Run ``checks``; ``tell`` gets each result as soon as it and all before it are known.
 
-    Nothing is left when this returns or raises, be it for a signal: the workers' cells are gone, and
-    the control groups of their tries are removed here.
+    Nothing is left when this returns or raises: the workers' cells are gone, and the control groups
+    of their tries are removed here. Raises ``KeyboardInterrupt`` for SIGINT, SIGTERM and SIGHUP.
     """
     with ExitStack() as stack:
-        stack.enter_context(_interruptible())
+        interrupted = stack.enter_context(_interrupts())
         cgroup = f"/spriggan-doctor-{os.getpid()}"
         if is_privileged():
             stack.callback(_remove, cgroup)
         known = {check.name: check for check in checks}
-        pool = _Pool(lambda private: Worker(known, data, cgroup, private=private), workers)
+        pool = _Pool(lambda private: Worker(known, data, cgroup, private=private), workers, interrupted)
         stack.callback(pool.end)
         return _in_order(checks, pool, tell)
 
@@ -70,7 +72,8 @@ def _in_order(checks: Sequence[Check], pool: _Pool, tell: Tell) -> list[Result]:
 class _Pool:
     """Some workers, each replaced when a check costs its life."""
 
-    def __init__(self, make: Callable[[bool], Worker], size: int) -> None:
+    def __init__(self, make: Callable[[bool], Worker], size: int, interrupted: socket.socket) -> None:
+        self._interrupted = interrupted
         self._make = make
         self._size = size
         self._workers: list[Worker] = []
@@ -101,10 +104,13 @@ class _Pool:
     def _next(self) -> list[Result]:
         """Wait for workers that are done, or whose time is up."""
         with selectors.DefaultSelector() as selector:
+            selector.register(self._interrupted, selectors.EVENT_READ)
             for worker in self._busy():
                 selector.register(worker.socket, selectors.EVENT_READ, worker)
             first = min(worker.deadline for worker in self._busy())
             done = {key.data for key, _ in selector.select(max(0.0, first - time.monotonic()))}
+        if None in done:
+            raise KeyboardInterrupt
         now = time.monotonic()
         ready = [worker for worker in self._busy() if worker in done or worker.deadline <= now]
         return [self._result(worker, answered=worker in done) for worker in ready]
@@ -121,21 +127,25 @@ class _Pool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, with everything undone on the way out."""
+def _interrupts() -> Iterator[socket.socket]:
+    """Yield a socket that signals make readable, and let them do no more than that.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    An exception out of nowhere could be lost, or leave behind what was being made at that moment.
+    """
+    here, there = socket.socketpair()
+    with here, there:
+        if threading.current_thread() is not threading.main_thread():
+            yield here  # signals are the main thread's
+            return
+        there.setblocking(False)
+        before = signal.set_wakeup_fd(there.fileno())
+        handlers = {number: signal.signal(number, lambda number, frame: None) for number in _SIGNALS}
+        try:
+            yield here
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
 
 
 def _remove(cgroup: str) -> None:

@@ -28,6 +28,12 @@ _PATIENCE = 1.5  # seconds that a sprite's resolver waits for one upstream
 # What the router beside a sprite needs beyond the host's rules.
 _ROUTER = """\
 table inet doctor_router {
+    set allowed {
+        type ipv4_addr
+        flags timeout
+        size 65535
+    }
+
     chain input {
         type filter hook input priority filter; policy drop;
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept

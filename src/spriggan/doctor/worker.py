@@ -18,7 +18,7 @@ from spriggan.linux import process
 
 _MESSAGE = 65536
 _WORDS = 4000  # of a finding's text; the rest of what some program said is of no use
-_PATIENCE = 1.0  # for a killed worker to be gone; one that hangs in the kernel is left behind
+_PATIENCE = 2.0  # for a killed worker to be gone; one that hangs in the kernel is left behind
 
 
 class Worker:
@@ -60,12 +60,15 @@ class Worker:
         return Finding(Status(fields.pop("status")), **fields)
 
     def end(self) -> None:
-        """Kill the worker with everything it started, and reap it."""
+        """Kill the worker with everything it started, and wait until it is gone."""
         self.socket.close()
-        process.kill_quietly(self._pid)
-        deadline = time.monotonic() + _PATIENCE
-        while not os.waitpid(self._pid, os.WNOHANG)[0] and time.monotonic() < deadline:
-            time.sleep(0.001)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            process.kill_quietly(self._pid, number)
+            deadline = time.monotonic() + _PATIENCE
+            while time.monotonic() < deadline:
+                if os.waitpid(self._pid, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.001)
 
 
 def _serve(
@@ -73,6 +76,7 @@ def _serve(
 ) -> None:
     """Be the worker, until the other end closes."""
     os.setsid()  # Ctrl-C is for whoever started this, who then kills it
+    signal.set_wakeup_fd(-1)  # it is that of whoever started this
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     process.die_with_parent()

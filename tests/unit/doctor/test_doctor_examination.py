@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from spriggan.doctor import Check, Finding, Result, Status, examine
 from spriggan.doctor.check import Place
 from spriggan.doctor.finding import limited
@@ -50,13 +52,17 @@ def run(*checks: Check) -> dict[str, Result]:
     return {result.check.name: result for result in examine(checks, Path("/nonexistent"))}
 
 
-def test_a_check_that_hangs_dies_or_breaks_is_said_to_fail_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("private", [False, True])
+def test_a_check_that_hangs_dies_or_breaks_is_said_to_fail_and_the_others_go_on(private: bool) -> None:
+    if private and os.geteuid():
+        pytest.skip("needs root")
     results = run(
-        check("endless", endless, limit=0.3),
-        check("dies", dies),
-        check("breaks", breaks),
-        check("lacks", lacks),
-        *(check(f"quick{number}", quick) for number in range(4)),
+        check("endless", endless, limit=0.1, private=private),
+        check("slow", slow, private=private),
+        check("dies", dies, private=private),
+        check("breaks", breaks, private=private),
+        check("lacks", lacks, private=private),
+        *(check(f"quick{number}", quick, private=private) for number in range(4)),
     )
     assert results["endless"].finding.status is Status.FAILED
     assert "took more than" in results["endless"].finding.detail
@@ -64,8 +70,13 @@ def test_a_check_that_hangs_dies_or_breaks_is_said_to_fail_and_the_others_go_on(
     assert "its process died" in results["dies"].finding.detail
     assert results["breaks"].finding.status is Status.FAILED
     assert "KeyError: 'what'" in results["breaks"].finding.detail
-    assert results["lacks"].finding.status is Status.FAILED  # not a try, so nothing is known
     assert all(results[f"quick{number}"].finding.status is Status.WORKS for number in range(4))
+    lacking = results["lacks"].finding
+    if private:  # a try: that is its answer
+        assert (lacking.status, lacking.detail, lacking.fix) == (Status.MISSING, "no tool", "get it")
+        assert results["quick0"].finding.detail == "pid 1"
+    else:
+        assert lacking.status is Status.FAILED
 
 
 def test_results_are_told_in_the_order_of_the_checks() -> None:

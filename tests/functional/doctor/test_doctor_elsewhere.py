@@ -82,10 +82,9 @@ def test_no_cgroup_file_system_is_mounted() -> None:
     assert report["cgroups"]["fix"].startswith("mount -t cgroup2")
 
 
-def test_no_loop_devices() -> None:
-    hide = "mount -t tmpfs none /dev"
-    keep = "for node in null zero full random urandom tty; do cp -a /dev/$node /tmp/$node; done"
-    script = f"mount -t tmpfs none /tmp; {keep}; {hide}; cp -a /tmp/* /dev/"
+def test_no_loop_devices(tmp_path: Path) -> None:
+    keep = f"for node in null zero full random urandom tty; do cp -a /dev/$node {tmp_path}/$node; done"
+    script = f"mount -t tmpfs none {tmp_path}; {keep}; mount -t tmpfs none /dev; cp -a {tmp_path}/* /dev/"
     report = examine(within=shell(script, "--mount --propagation private"))
     assert report.code == 1
     assert report["loop"]["status"] == "missing"

@@ -115,16 +115,21 @@ def ended_children() -> list[int]:
     return found
 
 
-def in_inner_namespace(pid: int) -> bool:
-    """Whether ``pid`` has another number in a pid namespace below this one."""
+def namespaced_pids(pid: int) -> list[int]:
+    """The numbers of ``pid`` in its pid namespaces, this one first; none if there is no such process."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return False
+        return []
     for line in status.splitlines():
         if line.startswith("NSpid:"):
-            return len(line.split()) > 2
-    return False
+            return [int(number) for number in line.split()[1:]]
+    return []
+
+
+def in_inner_namespace(pid: int) -> bool:
+    """Whether ``pid`` has another number in a pid namespace below this one."""
+    return len(namespaced_pids(pid)) > 1
 
 
 async def ended(pid: int) -> None:

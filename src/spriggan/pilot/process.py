@@ -14,6 +14,7 @@ class Process:
     env: dict[str, str]
     cwd: str
     user: str | None = None  # a name or number; None: the sprite's own user
+    program: str = ""  # what to execute where that is not ``argv[0]``, the name it is told
 
 
 class ExecError(Exception):

@@ -46,15 +46,19 @@ class ExecRequest:
 
 def parse(query: QueryParams, spec: SpriteSpec) -> ExecRequest:
     """Read the parameters of ``/exec``. Raises ``BadRequest``."""
-    tty = _flag(query, "tty")
+    tty = flag(query, "tty")
+    program, argv = _command(query, tty)
     return ExecRequest(
         process=Process(
-            argv=_argv(query, tty), env=_environment(query, spec, tty), cwd=_directory(query, spec)
+            argv=argv,
+            env=_environment(query, spec, tty),
+            cwd=_directory(query, spec),
+            program=program,
         ),
         tty=tty,
         rows=_size(query, "rows", 24),
         cols=_size(query, "cols", 80),
-        stdin=_flag(query, "stdin", default=True),
+        stdin=flag(query, "stdin", default=tty),
         linger=_linger(query, tty),
     )
 
@@ -65,6 +69,35 @@ def error_response(
     """An error as every part of the API words it."""
     body = {"error": message, "message": message, "hint": hint}
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+def from_json(arguments: object) -> QueryParams:
+    """Parameters that came as a JSON object, whose values are strings or lists of them.
+
+    Raises ``BadRequest`` for what no URL could say.
+    """
+    if not isinstance(arguments, dict):
+        raise BadRequest("args is not an object", 'send {"args": {"cmd": ["ls", "-la"]}}')
+    pairs: list[tuple[str, str]] = []
+    for name, value in arguments.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, bool):
+                each = "true" if each else "false"
+            if not isinstance(each, str | int | float) or not _is_text(str(each)):
+                raise BadRequest(
+                    f"{name[:40]!r} is neither text nor a list of it", "write numbers as text, too"
+                )
+            pairs.append((name, str(each)))
+    return QueryParams(pairs)
+
+
+def _is_text(value: str) -> bool:
+    """JSON can carry half a surrogate pair, which is no text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def json_body(request: Request, example: str) -> dict[str, Any]:
@@ -83,19 +116,18 @@ async def json_body(request: Request, example: str) -> dict[str, Any]:
     return data
 
 
-def _argv(query: QueryParams, tty: bool) -> list[str]:
+def _command(query: QueryParams, tty: bool) -> tuple[str, list[str]]:
+    """What to execute, and its arguments from its own name on."""
     argv = query.getlist("cmd")
     path = query.get("path")
     if not argv:
         argv = [path or "bash", *(["-l"] if tty and not path else [])]
-    elif path:
-        # The runtime executes what is first, so a name that differs from the program's is lost.
-        argv = [path, *argv[1:]]
-    if len(argv) > MAX_ARGUMENTS or sum(len(part.encode()) for part in argv) > MAX_BYTES:
+    program = path or argv[0]
+    if len(argv) > MAX_ARGUMENTS or sum(len(part.encode()) for part in [program, *argv]) > MAX_BYTES:
         raise BadRequest("the command line is too long", "pass large input by stdin or as a file")
-    if any("\0" in part for part in argv) or not argv[0]:
+    if any("\0" in part for part in [program, *argv]) or not program:
         raise BadRequest("the command is empty or holds a NUL byte", "name the program first: cmd=ls&cmd=-la")
-    return argv
+    return program, argv
 
 
 def _environment(query: QueryParams, spec: SpriteSpec, tty: bool) -> dict[str, str]:
@@ -141,7 +173,8 @@ def _size(query: QueryParams, name: str, default: int) -> int:
     return int(text)
 
 
-def _flag(query: QueryParams, name: str, *, default: bool = False) -> bool:
+def flag(query: QueryParams, name: str, *, default: bool = False) -> bool:
+    """A parameter that is true or false. Raises ``BadRequest``."""
     text = query.get(name)
     if text is None:
         return default
@@ -155,7 +188,7 @@ def _flag(query: QueryParams, name: str, *, default: bool = False) -> bool:
 def _linger(query: QueryParams, tty: bool) -> float | None:
     text = query.get("max_run_after_disconnect")
     if text is None:
-        return None if tty or _flag(query, "detachable") else NON_TTY_LINGER_S
+        return None if tty or flag(query, "detachable") else NON_TTY_LINGER_S
     try:
         seconds = parse_duration(text)
     except ValueError as error:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import shlex
 import signal
@@ -36,6 +37,32 @@ SPOOL_RETRY_S = 1.0
 KEPT_SECONDS = 3600.0  # how long an ended session can still be read
 KEPT_SESSIONS = 64
 TERMINATE_GRACE_S = 5.0
+RATE_WINDOW_S = 10.0  # what lies longer back counts little for the rate of output
+
+
+class Rate:
+    """Bytes per second, an average that forgets."""
+
+    def __init__(self) -> None:
+        self._began = self._at = time.monotonic()
+        self._level = 0.0
+
+    def count(self, size: int) -> None:
+        """``size`` bytes came now."""
+        self._level = self._faded() + size
+
+    def now(self) -> float:
+        """The rate as it is now."""
+        faded = self._faded()
+        age = max(self._at - self._began, 0.001)
+        # A short life is averaged over all of it, a long one over the window.
+        return faded / RATE_WINDOW_S / (1 - math.exp(-age / RATE_WINDOW_S))
+
+    def _faded(self) -> float:
+        now = time.monotonic()
+        self._level *= math.exp((self._at - now) / RATE_WINDOW_S)
+        self._at = now
+        return self._level
 
 
 class Attachment:
@@ -75,6 +102,7 @@ class Session:
         self.linger = linger  # seconds to run on with nobody attached; None: for ever
         self.id = ""
         self.pid = 0
+        self.inner_pid = 0  # as the sprite's own processes see it
         self.rows, self.cols = 24, 80
         self.created = time.time()
         self.last_activity = self.created
@@ -85,7 +113,8 @@ class Session:
         self.changed = asyncio.Event()
         self.input: Input | None = None
         self.terminal = -1
-        self._output_bytes = 0
+        self._rate = Rate()
+        self._forgotten = False
         self._expiry: asyncio.TimerHandle | None = None
 
     @property
@@ -99,8 +128,8 @@ class Session:
 
     @property
     def bytes_per_second(self) -> float:
-        """Average output since the start."""
-        return round(self._output_bytes / max(time.time() - self.created, 0.001), 1)
+        """Output of late."""
+        return round(self._rate.now(), 1)
 
     def notify(self) -> None:
         """Wake everybody who waits for a change of this session."""
@@ -110,7 +139,7 @@ class Session:
     def record(self, stream: int, payload: bytes) -> None:
         """Output of the command."""
         self.spool.append(stream, payload)
-        self._output_bytes += len(payload)
+        self._rate.count(len(payload))
         self.last_activity = time.time()
         self.notify()
 
@@ -138,9 +167,17 @@ class Session:
         finally:
             self.attachments.discard(attachment)
             self.notify()
+            if self._forgotten and not self.attachments:
+                self.spool.close()
             if not self.attachments and not self.ended and self.linger is not None:
                 loop = asyncio.get_running_loop()
                 self._expiry = loop.call_later(self.linger, self._give_up)
+
+    def forget(self) -> None:
+        """Give back the output that was kept, once nobody reads it any more."""
+        self._forgotten = True
+        if not self.attachments:
+            self.spool.close()
 
     async def write(self, data: bytes) -> None:
         """Give input to the command; ignored when it does not read any more."""
@@ -228,9 +265,10 @@ class Sessions:
         except BaseException:
             spool.close()
             raise
-        session.id = str(session.pid)
+        session.inner_pid = (processes.namespaced_pids(session.pid) or [session.pid])[-1]
+        session.id = str(session.inner_pid)
         if (namesake := self._sessions.pop(session.id, None)) is not None:
-            namesake.spool.close()  # an ended one whose pid came round again
+            namesake.forget()  # an ended one whose pid came round again
         self._sessions[session.id] = session
         self._spawn(self._run(session, outputs))
         return session
@@ -293,7 +331,7 @@ class Sessions:
         excess = max(0, len(ended) - KEPT_SESSIONS)
         for number, session in enumerate(ended):
             if number < excess or now - session.ended_at > KEPT_SECONDS:
-                session.spool.close()
+                session.forget()
                 del self._sessions[session.id]
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

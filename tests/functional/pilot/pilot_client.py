@@ -34,6 +34,7 @@ class Done:
 
 
 def query(*argv: str, **parameters: str) -> str:
+    parameters = {"stdin": "true"} | parameters
     pairs: Query = [("cmd", word) for word in argv]
     return "/exec?" + urlencode(pairs + list(parameters.items()))
 

@@ -60,6 +60,7 @@ class HostContainer:
         try:
             child = subprocess.Popen(
                 process.argv,
+                executable=process.program or None,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -77,7 +78,7 @@ class HostContainer:
     async def spawn_tty(self, process: Process, rows: int, cols: int) -> tuple[int, int]:
         master, slave = os.openpty()
         try:
-            argv = ["setsid", "--ctty", "--", *process.argv]
+            argv = ["setsid", "--ctty", "--", process.program or process.argv[0], *process.argv[1:]]
             child = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=process.env, cwd="/")
         finally:
             os.close(slave)

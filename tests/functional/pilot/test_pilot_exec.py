@@ -58,6 +58,22 @@ async def test_input_without_a_marker(pilot: Pilot) -> None:
         assert (await finish(socket)).stdout == b"hello"
 
 
+async def test_input_of_an_old_client_that_looks_like_a_message(pilot: Pilot) -> None:
+    async with asyncio.timeout(10), pilot.connect(query("head", "-n", "1")) as socket:
+        await socket.send(b'{"type": "not for us"}\n')
+        assert (await finish(socket)).stdout == b'{"type": "not for us"}\n'
+
+
+async def test_a_program_is_told_another_name(pilot: Pilot) -> None:
+    done = await pilot.run("another", "-c", "echo $0", path="/bin/sh")
+    assert (done.stdout, done.exit) == (b"another\n", 0)
+
+
+async def test_without_the_parameter_a_command_has_no_input(pilot: Pilot) -> None:
+    async with asyncio.timeout(10), pilot.connect("/exec?cmd=cat") as socket:
+        assert (await finish(socket)).exit == 0
+
+
 async def test_no_input_means_its_end_at_once(pilot: Pilot) -> None:
     async with asyncio.timeout(10), pilot.connect(query("cat", stdin="false")) as socket:
         assert (await finish(socket)).exit == 0

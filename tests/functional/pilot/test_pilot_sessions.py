@@ -297,6 +297,55 @@ async def test_a_client_that_only_watches_does_not_end_the_input(pilot: Pilot, h
     kill_all(http)
 
 
+@pytest.mark.parametrize(("agent", "survives"), [("sprites-py/0.7.2 x", True), ("sprites-go-sdk/1.0", False)])
+async def test_the_python_client_does_not_end_a_shell_by_attaching(
+    pilot: Pilot, http: httpx.Client, agent: str, survives: bool
+) -> None:
+    """It sends the end of input before it knows that there is a terminal, to which that is ^D."""
+    id = await detached(pilot, "exec cat", tty="true")
+    async with (
+        asyncio.timeout(10),
+        pilot.connect(f"/exec/{id}?stdin=true", user_agent_header=agent) as socket,
+    ):
+        await socket.send(b"\x04")
+        await socket.send(b"still here\n")
+        if survives:
+            await until(socket, b"still here\r\nstill here", tty=True)
+            await socket.send(b"\x04")
+        assert (await finish(socket, tty=True)).exit == 0
+    kill_all(http)
+
+
+async def test_who_attaches_without_input_gives_none(pilot: Pilot, http: httpx.Client) -> None:
+    id = await detached(pilot, "head -n 1")
+    async with asyncio.timeout(10), pilot.connect(f"/exec/{id}?stdin=false") as watcher:
+        await watcher.send(b"\0watcher\n")
+        async with pilot.connect(f"/exec/{id}") as other:
+            await other.send(b"\0other\n")
+            assert b"other" in (await finish(other)).stdout
+        assert b"watcher" not in (await finish(watcher)).stdout
+
+
+async def test_the_rate_is_that_of_late(pilot: Pilot, http: httpx.Client) -> None:
+    id = await detached(pilot, "head -c 3000000 /dev/zero; exec sleep 60")
+    await asyncio.sleep(0.5)
+    first = sessions(http)[id]["bytes_per_second"]
+    await asyncio.sleep(1.5)
+    second = sessions(http)[id]["bytes_per_second"]
+    assert first > second > 0
+    kill_all(http)
+
+
+async def test_a_kill_goes_on_when_its_client_goes(pilot: Pilot, http: httpx.Client) -> None:
+    id = await detached(pilot, "trap '' TERM; while :; do sleep 0.1; done")
+    with sockets.socket(sockets.AF_UNIX) as client:
+        client.connect(str(pilot.socket))
+        client.sendall(f"POST /exec/{id}/kill?timeout=1s HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await asyncio.sleep(0.3)
+    assert id in sessions(http)
+    assert await gone(http, id)
+
+
 @pytest.mark.slow
 async def test_a_silent_session_sends_something_in_time(pilot: Pilot) -> None:
     async with asyncio.timeout(40), pilot.connect(query("sleep", "26")) as socket:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from spriggan.pilot.request import PATH, BadRequest, ExecRequest, parse
+from spriggan.pilot.request import PATH, BadRequest, ExecRequest, from_json, parse
 from spriggan.wire.spec import SpriteSpec, Uplink, User
 
 SPEC = SpriteSpec(
@@ -64,7 +64,8 @@ def test_given_variables_lie_over_the_defaults() -> None:
 
 
 def test_path_names_the_program() -> None:
-    assert parsed(("cmd", "sh"), ("cmd", "-c"), ("path", "/bin/dash")).process.argv == ["/bin/dash", "-c"]
+    process = parsed(("cmd", "sh"), ("cmd", "-c"), ("path", "/bin/dash")).process
+    assert (process.program, process.argv) == ("/bin/dash", ["sh", "-c"])
 
 
 @pytest.mark.parametrize(("text", "linger"), [("0", None), ("0s", None), ("1m30s", 90.0), ("250ms", 0.25)])
@@ -143,3 +144,32 @@ def test_any_parameters_are_a_command_or_a_bad_request(pairs: list[tuple[str, st
     assert request.process.cwd.startswith("/")
     for text in (*request.process.argv, *request.process.env.values(), request.process.cwd):
         assert "\0" not in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [None, [], "x", {"cmd": {}}, {"cmd": [[]]}, {"env": ["\ud800"]}, {"dir": None}]
+)
+def test_json_that_no_url_could_say_is_refused(arguments: object) -> None:
+    with pytest.raises(BadRequest):
+        from_json(arguments)
+
+
+def test_json_says_the_same_as_a_url() -> None:
+    arguments = {"cmd": ["sh", "-c"], "env": ["A=1", "B=2"], "tty": True, "rows": 30, "stdin": "false"}
+    request = parse(from_json(arguments), SPEC)
+    assert (request.process.argv, request.tty, request.rows, request.stdin) == (["sh", "-c"], True, 30, False)
+    assert request.process.env["B"] == "2"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON | st.dictionaries(st.sampled_from(NAMES), JSON))
+def test_any_json_is_a_command_or_a_bad_request(arguments: object) -> None:
+    try:
+        assert parse(from_json(arguments), SPEC).process.argv
+    except BadRequest as error:
+        assert error.hint

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.linux import process as processes
-from spriggan.linux.paths import read_in_root
+from spriggan.linux.paths import open_in_root, read_in_root
 from spriggan.pilot.inner import nesting, oci, root
 from spriggan.pilot.inner.identity import Identity
 from spriggan.pilot.process import ExecError, Process
@@ -180,12 +180,27 @@ class Container:
         return {
             "terminal": terminal,
             "user": {"uid": uid, "gid": gid, "additionalGids": groups},
-            "args": process.argv,
+            "args": self._arguments(process),
             "env": [f"{name}={value}" for name, value in process.env.items()],
             "cwd": process.cwd,
             "capabilities": oci.capability_sets(oci.allowed_capabilities(self.privileges)),
             "noNewPrivileges": self.privileges.get("noNewPrivileges", False),
         }
+
+    def _arguments(self, process: Process) -> list[str]:
+        """The command line for the runtime, which takes the first argument for the program.
+
+        One that is to be told another name gets it from the sprite's bash; without that, its own.
+        """
+        if process.program in ("", process.argv[0]):
+            return process.argv
+        for shell in ("/bin/bash", "/usr/bin/bash"):
+            with contextlib.suppress(OSError):
+                os.close(open_in_root(self._staging / root.ROOT, shell, os.O_PATH))
+                name, *rest = process.argv
+                # Privileged mode, for that reads no file that a variable names.
+                return [shell, "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
+        return [process.program, *process.argv[1:]]
 
     def _look_up(self, user: str) -> tuple[int, int, list[int]]:
         """Ids of ``user`` by the sprite's own /etc/passwd and /etc/group, which it may edit."""
@@ -335,7 +350,7 @@ def _records(rootfs: Path, name: str, fields: int) -> Iterator[list[str]]:
 def _exec_error(process: Process, log: Path, code: int) -> ExecError:
     reason = _last_line(log)
     lowered = reason.lower()
-    name = process.argv[0]
+    name = process.program or process.argv[0]
     if "chdir" in lowered or "cwd" in lowered:
         return ExecError(f"cannot change to directory {process.cwd}: {reason}", 126)
     if "no such file" in lowered or "not found" in lowered:

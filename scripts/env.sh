@@ -83,3 +83,21 @@ use_cached_images() {
 		cp -a "$SPRIGGAN_IMAGE_CACHE/images/$part" "$1/images/"
 	done
 }
+
+# The official JavaScript client and a Node that runs it, kept between runs.
+SPRIGGAN_NODE=${SPRIGGAN_NODE:-$SPRIGGAN_IMAGE_CACHE/node}
+export SPRIGGAN_NODE
+
+# node_packages: install them from npm into $SPRIGGAN_NODE where they are missing.
+node_packages() {
+	node_program=$SPRIGGAN_NODE/node_modules/.bin/node
+	case $("$node_program" --version 2>/dev/null) in
+	v24.*) [ ! -d "$SPRIGGAN_NODE/node_modules/@fly/sprites" ] || return 0 ;;
+	esac
+	command -v npm >/dev/null || apt_install npm
+	say "installing Node 24 and the official JavaScript client into $SPRIGGAN_NODE"
+	mkdir -p "$SPRIGGAN_NODE" &&
+		npm install --prefix "$SPRIGGAN_NODE" --loglevel error --no-audit --no-fund node@24 @fly/sprites >&2 &&
+		"$node_program" --version >/dev/null ||
+		fail "npm could not install node@24 and @fly/sprites" "the lines above say why"
+}

@@ -28,7 +28,9 @@ _COMMON = {
     "close_range": 436,
     "pidfd_getfd": 438,
     "openat2": 437,
+    "faccessat2": 439,
     "mount_setattr": 442,
+    "fchmodat2": 452,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import stat
@@ -12,6 +13,8 @@ from spriggan.linux import libc
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+AT_EACCESS = 0x200
+AT_EMPTY_PATH = 0x1000
 
 
 def open_in_root(root: str | Path, path: str, flags: int) -> int:
@@ -30,6 +33,14 @@ def open_in_root(root: str | Path, path: str, flags: int) -> int:
         )
     finally:
         os.close(root_fd)
+
+
+def may_write(fd: int) -> bool:
+    """Whether the caller, by its effective ids, may write the file that ``fd`` (also O_PATH) refers to."""
+    with contextlib.suppress(OSError):
+        flags = AT_EACCESS | AT_EMPTY_PATH
+        return libc.syscall("faccessat2", fd, b"", os.W_OK, flags, what="faccessat2") == 0
+    return False
 
 
 def read_in_root(root: str | Path, path: str, limit: int = 1 << 20) -> str:

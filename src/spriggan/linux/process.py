@@ -115,21 +115,27 @@ def ended_children() -> list[int]:
     return found
 
 
-def namespaced_pids(pid: int) -> list[int]:
-    """The numbers of ``pid`` in its pid namespaces, this one first; none if there is no such process."""
+def in_inner_namespace(pid: int) -> bool:
+    """Whether ``pid`` has another number in a pid namespace below this one."""
+    return len(_numbers(pid)) > 1
+
+
+def inner_pid(pid: int) -> int:
+    """The number of ``pid`` in the pid namespace next below this one; ``pid`` itself if it is in none."""
+    numbers = _numbers(pid)
+    return numbers[1] if len(numbers) > 1 else pid
+
+
+def _numbers(pid: int) -> list[int]:
+    """The numbers of ``pid``, from this process's pid namespace inwards; none if it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return []
     for line in status.splitlines():
         if line.startswith("NSpid:"):
-            return [int(number) for number in line.split()[1:]]
+            return [int(word) for word in line.split()[1:]]
     return []
-
-
-def in_inner_namespace(pid: int) -> bool:
-    """Whether ``pid`` has another number in a pid namespace below this one."""
-    return len(namespaced_pids(pid)) > 1
 
 
 async def ended(pid: int) -> None:

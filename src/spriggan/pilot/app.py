@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from spriggan.pilot.exec import Exec
+from spriggan.pilot.files.calls import Calls
 from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.files.routes import Files
 from spriggan.pilot.inner.egress import Egress
@@ -20,11 +21,13 @@ from spriggan.wire.spec import SpriteSpec
 def create_app(container: Container, spec: SpriteSpec, files: FilesHelper, egress: Egress) -> Starlette:
     """Return the app; its paths are the public ones without ``/v1/sprites/{name}``."""
     sessions = Sessions(container, Path(spec.spool_dir))
+    commands = Exec(sessions, spec)
+    calls = Calls(files, container, spec)
     return Starlette(
         routes=[
-            *Exec(sessions, spec).routes(),
-            *Files(files, container, spec).routes(),
-            *Life(container, sessions).routes(),
+            *commands.routes(),
+            *Files(calls).routes(),
+            *Life(container, sessions, files).routes(),
             *PolicyApi(container, egress).routes(),
         ]
     )

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.process import Container
 from spriggan.pilot.request import error_response
 from spriggan.pilot.sessions import Sessions
@@ -17,9 +18,10 @@ from spriggan.wire.spec import PROTOCOL
 class Life:
     """The server's endpoints under ``/pilot``."""
 
-    def __init__(self, container: Container, sessions: Sessions) -> None:
+    def __init__(self, container: Container, sessions: Sessions, files: FilesHelper) -> None:
         self._container = container
         self._sessions = sessions
+        self._files = files
         self._changing = asyncio.Lock()
 
     def routes(self) -> list[BaseRoute]:
@@ -48,6 +50,7 @@ class Life:
         except ValueError:
             return error_response(400, "grace is not a number of seconds", "write grace=2")
         async with self._changing:
+            await self._files.pause()
             try:
                 await asyncio.to_thread(self._container.stop, grace)
             except OSError as error:
@@ -63,4 +66,5 @@ class Life:
                     await asyncio.to_thread(self._container.start)
                 except OSError as error:
                     return error_response(500, f"the sprite could not be started: {error}")
+            self._files.resume()
         return JSONResponse({"running": True})

@@ -265,7 +265,7 @@ class Sessions:
         except BaseException:
             spool.close()
             raise
-        session.inner_pid = (processes.namespaced_pids(session.pid) or [session.pid])[-1]
+        session.inner_pid = processes.inner_pid(session.pid)
         session.id = str(session.inner_pid)
         if (namesake := self._sessions.pop(session.id, None)) is not None:
             namesake.forget()  # an ended one whose pid came round again

@@ -121,6 +121,8 @@ def _build(root: Path) -> None:
         (root / name).mkdir(parents=True)
         (root / name).chmod(mode)
     os.chown(root / "home/sprite", USER, USER)
+    (root / "other").mkdir()
+    mount("tmpfs", root / "other", "tmpfs", options=f"mode=755,uid={USER},gid={USER}")
     (root / "etc/passwd").write_text(
         f"root:x:0:0::/root:/bin/sh\nsprite:x:{USER}:{USER}::/home/sprite:/bin/sh\n"
     )

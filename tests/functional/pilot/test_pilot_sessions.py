@@ -338,6 +338,7 @@ async def test_the_rate_is_that_of_late(pilot: Pilot, http: httpx.Client) -> Non
 
 async def test_a_kill_goes_on_when_its_client_goes(pilot: Pilot, http: httpx.Client) -> None:
     id = await detached(pilot, "trap '' TERM; while :; do sleep 0.1; done")
+    await asyncio.sleep(0.3)  # for the trap to be set
     with sockets.socket(sockets.AF_UNIX) as client:
         client.connect(str(pilot.socket))
         client.sendall(f"POST /exec/{id}/kill?timeout=1s HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
-import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from spriggan.linux import process
 from spriggan.pilot.files import server
+from spriggan.pilot.files.answers import CHUNK, LENGTH
 
-CHUNK = 256 * 1024
 LINE_LIMIT = 128 << 20  # a listing is one line
-_LENGTH = struct.Struct("!I")
+# How long a child that is no longer needed has to end by itself, and then to tidy up.
+LINGER_S = 1.0
+TIDY_S = 3.0
 
 
 class FileError(Exception):
@@ -27,12 +30,25 @@ class FileError(Exception):
         self.message = message
         self.path = path
 
+    def body(self) -> dict[str, Any]:
+        """The error as clients read it."""
+        return {"error": self.message.lower(), "code": self.code, "path": self.path}
+
+
+class NotRunning(Exception):
+    """The sprite is down, or between two lives (503)."""
+
 
 class FilesHelper:
-    """Does file operations in the sprite, as one of its users."""
+    """Does file operations in the sprite, as one of its users: each in a child of its own, so that one
+    that hangs (in a file system of the user's, say) holds up no other.
+    """
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
+        self._children: set[int] = set()  # descriptors of the processes
+        self._endings: set[asyncio.Task[None]] = set()
+        self._paused = False
 
     @classmethod
     def start(cls) -> FilesHelper:
@@ -48,10 +64,14 @@ class FilesHelper:
     async def reading(
         self, init_pid: int, user: str, path: str, wanted: list[int | None] | None
     ) -> AsyncIterator[tuple[dict[str, Any], AsyncIterator[bytes]]]:
-        """Yield what is known of the file, and its bytes. Raises ``FileError``."""
+        """Yield what is known of the file, and its bytes. Raises ``FileError``.
+
+        A ``length`` of None: nobody knows how many will come.
+        """
         async with self._connect(init_pid, user, "read", path, {"range": wanted}) as (reader, _):
             reply = await _reply(reader, path)
-            yield reply, _bytes(reader, reply["length"])
+            length = reply["length"]
+            yield reply, _pieces(reader) if length is None else _bytes(reader, length)
 
     async def write(
         self,
@@ -74,19 +94,90 @@ class FilesHelper:
                 reply.cancel()
 
     @contextlib.asynccontextmanager
+    async def watching(
+        self, init_pid: int, user: str
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Yield a conversation with a watcher (see ``watching``). Raises ``FileError``."""
+        async with self._connect(init_pid, user, "watch", "", {}) as (reader, writer):
+            await _reply(reader, "")
+            yield reader, writer
+
+    async def pause(self) -> None:
+        """End all operations, and refuse new ones: a child holds the sprite's mounts."""
+        self._paused = True
+        children = [os.dup(child) for child in self._children]  # who sees one off closes it
+        await asyncio.gather(*(self._end(child) for child in children))
+        for child in children:
+            os.close(child)
+
+    def resume(self) -> None:
+        """Take operations again."""
+        self._paused = False
+
+    @contextlib.asynccontextmanager
     async def _connect(
         self, init_pid: int, user: str, op: str, path: str, arguments: dict[str, object]
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        if self._paused:
+            raise NotRunning
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            request = {"init_pid": init_pid, "user": user, "op": op, "path": path, **arguments}
-            await self._send(json.dumps(request).encode(), theirs.fileno())
         ours.setblocking(False)
+        try:
+            with theirs:
+                request = {"init_pid": init_pid, "user": user, "op": op, "path": path, **arguments}
+                await self._send(json.dumps(request).encode(), theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        meeting = asyncio.create_task(self._meet(ours, path))
+        try:
+            child = await asyncio.shield(meeting)
+        except asyncio.CancelledError:
+            self._later(self._part(meeting))
+            raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=CHUNK)
         try:
             yield reader, writer
         finally:
             writer.close()
+            self._later(self._see_off(child))
+
+    async def _meet(self, ours: socket.socket, path: str) -> int:
+        """Take from a new child what it can be ended with. Raises ``FileError`` if there is none."""
+        await process.ready(ours.fileno())
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+        if not fds:
+            ours.close()
+            raise FileError("EIO", "the sprite ended, or no process could be started in it", path)
+        self._children.add(fds[0])
+        return fds[0]
+
+    async def _part(self, meeting: asyncio.Task[int]) -> None:
+        """Whoever wanted the child is gone before it came."""
+        with contextlib.suppress(FileError):
+            await self._see_off(await meeting)
+
+    async def _see_off(self, child: int) -> None:
+        """See a child that is no longer needed to its end."""
+        try:
+            if not await _ended(child, LINGER_S):
+                await self._end(child)
+        finally:
+            self._children.discard(child)
+            os.close(child)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _end(self, child: int) -> None:
+        """SIGTERM, for it to tidy up; SIGKILL for what hangs in a system call."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, number)
+            if await _ended(child, TIDY_S):
+                return
 
     async def _send(self, message: bytes, fd: int) -> None:
         while True:
@@ -95,6 +186,19 @@ class FilesHelper:
                 return
             except BlockingIOError:
                 await process.ready(self._requests.fileno(), writing=True)
+
+
+async def _ended(child: int, timeout: float) -> bool:
+    """Whether the process ends in time. It is not ours to reap."""
+    fd = os.dup(child)  # several may wait for the same
+    try:
+        async with asyncio.timeout(timeout):
+            await process.ready(fd)
+    except TimeoutError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 async def _upload(
@@ -107,9 +211,9 @@ async def _upload(
                 if reply.done():
                     return
                 part = piece[start : start + CHUNK]
-                writer.write(_LENGTH.pack(len(part)) + part)
+                writer.write(LENGTH.pack(len(part)) + part)
                 await writer.drain()
-        writer.write(_LENGTH.pack(0))
+        writer.write(LENGTH.pack(0))
         await writer.drain()
 
 
@@ -145,3 +249,12 @@ async def _bytes(reader: asyncio.StreamReader, length: int) -> AsyncIterator[byt
             return  # the file shrank meanwhile; the response ends short, which its reader notices
         left -= len(data)
         yield data
+
+
+async def _pieces(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Pieces with their lengths, up to the one of length 0. ``ConnectionError`` if they end before it."""
+    try:
+        while length := LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]:
+            yield await reader.readexactly(length)
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionError("the file could not be read to its end") from error

@@ -1,9 +1,9 @@
-"""The file endpoints: read, write, list, delete."""
+"""The file endpoints: read, write, list, delete, rename, copy, chmod, chown, watch."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
-from spriggan.pilot.files.client import FileError, FilesHelper
-from spriggan.pilot.process import Container
+from spriggan.pilot.files.calls import Calls, subscription
+from spriggan.pilot.files.client import FileError, NotRunning
 from spriggan.pilot.request import BadRequest, error_response, json_body
-from spriggan.wire.spec import SpriteSpec
 
 _STATUS = {
     "ENOENT": 404,
@@ -25,60 +25,68 @@ _STATUS = {
     "EINVAL": 400,
     "ELOOP": 400,
     "ENAMETOOLONG": 400,
+    "EFBIG": 400,
     "EACCES": 403,
     "EPERM": 403,
     "EROFS": 403,
     "EEXIST": 409,
     "ENOTEMPTY": 409,
+    "EXDEV": 409,
     "ENOSPC": 507,
     "EDQUOT": 507,
     "ENXIO": 400,
     "ENODEV": 400,
+    "EOPNOTSUPP": 400,
     "ETXTBSY": 409,
     "EBUSY": 409,
     "ECANCELED": 400,
     "ERANGE": 416,
 }
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-MAX_PATH = 4096
-MAX_PATTERN = 1024
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class NotRunning(Exception):
-    """The sprite is down, or between two lives (503)."""
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Files:
     """The file endpoints of one sprite."""
 
-    def __init__(self, helper: FilesHelper, container: Container, spec: SpriteSpec) -> None:
-        self._helper = helper
-        self._container = container
-        self._spec = spec
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     def routes(self) -> list[BaseRoute]:
+        calls = self._calls
+        move = {"source": "/home/sprite/a", "dest": "/home/sprite/b"}
         return [
             Route("/fs/read", _refusing(self.read), methods=["GET"]),
             Route("/fs/write", _refusing(self.write), methods=["PUT"]),
             Route("/fs/list", _refusing(self.list), methods=["GET"]),
             Route("/fs/delete", _refusing(self.delete), methods=["DELETE"]),
+            Route("/fs/rename", _post(calls.rename, move), methods=["POST"]),
+            Route("/fs/copy", _post(calls.copy, move), methods=["POST"]),
+            Route(
+                "/fs/chmod", _post(calls.chmod, {"path": "/home/sprite/a", "mode": "0755"}), methods=["POST"]
+            ),
+            Route(
+                "/fs/chown", _post(calls.chown, {"path": "/home/sprite/a", "uid": "sprite"}), methods=["POST"]
+            ),
+            WebSocketRoute("/fs/watch", self.watch),
         ]
 
     async def read(self, request: Request) -> Response:
         """The file's bytes; part of them where a Range is asked for."""
-        query = dict(request.query_params)
         wanted = _range(request.headers.get("range"))
-        opened = self._helper.reading(self._pid(), self._user(query), _path(query), wanted)
+        opened = self._calls.reading(dict(request.query_params), wanted)
         # Entered by hand because the response outlives this call; the background task closes it.
         reply, body = await opened.__aenter__()
-        headers = {"content-length": str(reply["length"]), "accept-ranges": "bytes"}
+        headers = {}
         status = 200
-        if wanted is not None:
-            status = 206
-            end = reply["start"] + reply["length"] - 1
-            headers["content-range"] = f"bytes {reply['start']}-{end}/{reply['size']}"
+        if reply["length"] is not None:
+            headers = {"content-length": str(reply["length"]), "accept-ranges": "bytes"}
+            if wanted is not None:
+                status = 206
+                end = reply["start"] + reply["length"] - 1
+                headers["content-range"] = f"bytes {reply['start']}-{end}/{reply['size']}"
 
         async def close() -> None:
             await opened.__aexit__(None, None, None)
@@ -93,17 +101,7 @@ class Files:
 
     async def write(self, request: Request) -> Response:
         """Write a whole file; answered when it is safe on the disk."""
-        query = dict(request.query_params)
-        parents = query.get("mkdirParents", query.get("mkdir", "true")).lower() != "false"
-        reply = await self._helper.write(
-            self._pid(),
-            self._user(query),
-            _path(query),
-            request.stream(),
-            mode=_mode(query.get("mode")),
-            parents=parents,
-        )
-        return JSONResponse(reply)
+        return _json(await self._calls.write(dict(request.query_params), request.stream()))
 
     async def list(self, request: Request) -> Response:
         """A directory's children, or the one entry of a file.
@@ -111,40 +109,69 @@ class Files:
         ``sprites-py`` asks for a directory's own entry in the same way, and takes the first one
         for it; so it gets that first, with an empty name, which it skips when it iterates.
         """
-        query = dict(request.query_params)
-        recursive, pattern = _flag(query, "recursive"), query.get("pattern") or None
-        if pattern is not None and len(pattern) > MAX_PATTERN:
-            raise BadRequest("pattern is too long", f"a pattern has at most {MAX_PATTERN} characters")
         itself = request.headers.get("user-agent", "").startswith("sprites-py")
-        reply = await self._helper.ask(
-            self._pid(),
-            self._user(query),
-            "list",
-            _path(query),
-            recursive=recursive,
-            pattern=pattern,
-            itself=itself and not recursive and pattern is None,
-        )
-        # Names need not be UTF-8; in ASCII JSON each of their bytes has an escape.
-        return Response(json.dumps(reply), media_type="application/json")
+        return _json(await self._calls.list(dict(request.query_params), itself=itself))
 
     async def delete(self, request: Request) -> Response:
         """Delete a file or directory, named in the query or in a JSON body."""
         query: dict[str, Any] = dict(request.query_params)
         if "path" not in query:
             query |= await json_body(request, 'send {"path": "/tmp/file"}')
-        reply = await self._helper.ask(
-            self._pid(), self._user(query), "delete", _path(query), recursive=_flag(query, "recursive")
-        )
-        return JSONResponse(reply)
+        return _json(await self._calls.delete(query))
 
-    def _pid(self) -> int:
-        if not self._container.running:
-            raise NotRunning
-        return self._container.init_pid
+    async def watch(self, websocket: WebSocket) -> None:
+        """Tell of changes until the client goes."""
+        try:
+            async with self._calls.watching() as (reader, writer):
+                await websocket.accept()
+                subscribing = asyncio.create_task(_subscribe(websocket, writer))
+                telling = asyncio.create_task(_tell(reader, websocket))
+                try:
+                    await asyncio.wait((subscribing, telling), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    subscribing.cancel()
+                    telling.cancel()
+                    await asyncio.gather(subscribing, telling, return_exceptions=True)
+        except FileError as error:
+            await websocket.send_denial_response(_file_error(error))
+        except NotRunning:
+            await websocket.send_denial_response(_not_running())
 
-    def _user(self, query: dict[str, Any]) -> str:
-        return "root" if _flag(query, "asRoot") else self._spec.user.name
+
+async def _subscribe(websocket: WebSocket, writer: asyncio.StreamWriter) -> None:
+    """Hand on what the client wants watched, until it goes."""
+    while (message := await websocket.receive())["type"] != "websocket.disconnect":
+        try:
+            line = subscription(message.get("text") or (message.get("bytes") or b"").decode(errors="replace"))
+        except BadRequest as error:
+            said = {
+                "type": "error",
+                "message": f"{error.message}; {error.hint}",
+                "code": "EINVAL",
+                "path": "",
+            }
+            await websocket.send_text(json.dumps(said))
+        else:
+            if line is not None:
+                writer.write(line)
+                await writer.drain()
+
+
+async def _tell(reader: asyncio.StreamReader, websocket: WebSocket) -> None:
+    """Hand on what happens, no faster than the client takes it."""
+    while line := await reader.readline():
+        await websocket.send_text(line.decode().rstrip("\n"))
+    await websocket.close(1001, "the sprite was stopped")
+
+
+def _post(call: Call, example: dict[str, str]) -> Handler:
+    """An endpoint whose parameters come in a JSON body."""
+
+    async def handle(request: Request) -> Response:
+        body = await json_body(request, f"send {json.dumps(example)}")
+        return _json(await call(body))
+
+    return _refusing(handle)
 
 
 def _refusing(handler: Handler) -> Handler:
@@ -152,18 +179,31 @@ def _refusing(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except FileError as error:
-            if error.code == "ERANGE":
-                return Response(status_code=416, headers={"content-range": f"bytes */{error.message}"})
-            body = {"error": error.message.lower(), "code": error.code, "path": error.path}
-            return JSONResponse(body, _STATUS.get(error.code, 500))
+            return _file_error(error)
         except BadRequest as error:
-            return error_response(400, error.message, error.hint)
+            body = {"error": error.message, "code": "EINVAL", "message": error.message, "hint": error.hint}
+            return JSONResponse(body, 400)
         except NotRunning:
-            return error_response(503, "the sprite is not running", "try again in a moment")
+            return _not_running()
         except ClientDisconnect:
             return Response(status_code=499)
 
     return handle
+
+
+def _json(reply: dict[str, Any]) -> Response:
+    """Names need not be UTF-8; in ASCII JSON each of their bytes has an escape."""
+    return Response(json.dumps(reply), media_type="application/json")
+
+
+def _file_error(error: FileError) -> Response:
+    if error.code == "ERANGE":
+        return Response(status_code=416, headers={"content-range": f"bytes */{error.message}"})
+    return Response(json.dumps(error.body()), _STATUS.get(error.code, 500), media_type="application/json")
+
+
+def _not_running() -> JSONResponse:
+    return error_response(503, "the sprite is not running", "try again in a moment", {"retry-after": "1"})
 
 
 async def _closing(body: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
@@ -173,35 +213,6 @@ async def _closing(body: AsyncIterator[bytes], close: Callable[[], Awaitable[Non
             yield piece
     finally:
         await close()
-
-
-def _path(query: dict[str, Any]) -> str:
-    path = query.get("path")
-    if not isinstance(path, str) or not path:
-        raise BadRequest("path is missing", "name an absolute path: path=/home/sprite/file")
-    base = query.get("workingDir") or "/"
-    if "\0" in path or not isinstance(base, str) or "\0" in base or max(len(path), len(base)) > MAX_PATH:
-        raise BadRequest("path holds a NUL byte or is too long", "a path has at most 4096 bytes")
-    if not base.startswith("/"):
-        raise BadRequest(f"workingDir {base[:80]!r} is not an absolute path", "start it with /")
-    return os.path.join(base, path)
-
-
-def _mode(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"0?[0-7]{3,4}", text):
-        raise BadRequest(f"mode {text[:20]!r} is not an octal mode", "write it as 0644")
-    return int(text, 8)
-
-
-def _flag(query: dict[str, Any], name: str) -> bool:
-    value = query.get(name, False)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false", "1", "0", ""):
-        return value.lower() in ("true", "1")
-    raise BadRequest(f"{name} is neither true nor false", f"write {name}=true or {name}=false")
 
 
 def _range(header: str | None) -> list[int | None] | None:

@@ -70,12 +70,13 @@ def _answer(request: dict[str, Any], connection: int) -> None:
     os.dup2(connection, _CONNECTION)
     os.dup2(pidfd, _CONNECTION + 1)
     process.close_range(_CONNECTION + 2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what was begun is tidied up
     with socket.socket(fileno=_CONNECTION) as stream:
+        _introduce(stream)
         try:
             namespaces.setns(_CONNECTION + 1, namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
             os.close(_CONNECTION + 1)
             sys.meta_path.clear()  # also for submodules, which sys.path is not asked for
-            operations.become(str(request["user"]))
             operations.perform(request, stream)
         except OSError as error:
             _refuse(stream, error, str(request.get("path", "")))
@@ -85,9 +86,19 @@ def _answer(request: dict[str, Any], connection: int) -> None:
             _refuse(stream, OSError(errno.EIO, repr(error)), str(request.get("path", "")))
 
 
+def _introduce(stream: socket.socket) -> None:
+    """Hand over what this process can be ended with, before anything is touched that could hang."""
+    own = process.pidfd_open(os.getpid())
+    socket.send_fds(stream, [b"."], [own])
+    os.close(own)
+
+
 def _refuse(stream: socket.socket, error: OSError, path: str) -> None:
     code = errno.errorcode.get(error.errno or errno.EIO, "EIO")
-    reply = {"code": code, "error": error.strerror or str(error), "path": error.filename or path}
+    named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    # A name in an open directory says nothing to the client.
+    shown = named if named.startswith("/") else path
+    reply = {"code": code, "error": error.strerror or str(error), "path": shown}
     try:
         stream.sendall(json.dumps(reply).encode() + b"\n")
         # Closed with input unread, the connection would be reset, and the reply lost with it.

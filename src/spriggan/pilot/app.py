@@ -6,6 +6,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from spriggan.pilot.control import Control
 from spriggan.pilot.exec import Exec
 from spriggan.pilot.files.calls import Calls
 from spriggan.pilot.files.client import FilesHelper
@@ -27,6 +28,7 @@ def create_app(container: Container, spec: SpriteSpec, files: FilesHelper, egres
         routes=[
             *commands.routes(),
             *Files(calls).routes(),
+            *Control(commands, calls, spec).routes(),
             *Life(container, sessions, files).routes(),
             *PolicyApi(container, egress).routes(),
         ]

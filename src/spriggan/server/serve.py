@@ -48,11 +48,23 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _notice_the_dead(bound)
         bound.bind(address)
     except OSError as error:
         bound.close()
         raise _cannot_bind(error, host, port) from error
     return bound
+
+
+def _notice_the_dead(bound: socket.socket) -> None:
+    """Have the kernel find out, within two minutes, that the other end of a silent connection is gone.
+
+    Accepted connections inherit it. Somebody who watches files may hear nothing for days, and would
+    keep the sprite awake for ever.
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        bound.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def listen_unix(path: Path) -> socket.socket:

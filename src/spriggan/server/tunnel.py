@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from spriggan.engine import Engine
 from spriggan.errors import Broken, InvalidRequest, SprigganError
 from spriggan.server import version
+from spriggan.server.attention import Attention, Messages
 from spriggan.server.auth import identify
 from spriggan.server.errors import HeadTooLarge, NoSuchEndpoint, error_response, internal_error
 from spriggan.server.forward import NOT_FORWARDED
@@ -40,7 +41,14 @@ FAREWELL_TIMEOUT = 10.0
 LINGER_TIMEOUT = 5.0
 
 # What a sprite serves over WebSocket, below /v1/sprites/{name}.
-ENDPOINTS = re.compile(rb"/v1/sprites/(?P<name>[^/]+)/(?P<rest>exec(/[^/]+)?)")
+ENDPOINTS = re.compile(rb"/v1/sprites/(?P<name>[^/]+)/(?P<rest>exec(/[^/]+)?|control|fs/watch)")
+CONTROL = b"/control"
+# Why the sprite is awake, by the first part of the path.
+_REASONS = {
+    b"exec": "an open exec connection",
+    b"control": "a control connection in use",
+    b"fs": "somebody who watches files",
+}
 
 
 class Tunnel(asyncio.StreamReaderProtocol):
@@ -99,16 +107,24 @@ class Tunnel(asyncio.StreamReaderProtocol):
         request = h11.Request(
             method=b"GET", target=pilot_path + b"".join(query), headers=_upgrade_headers(head)
         )
-        async with (
-            self._engine.awake(name, "an open exec connection") as awake,
-            Link(awake.pilot_socket) as link,
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            hold = await stack.enter_async_context(contextlib.AsyncExitStack())
+            awake = await hold.enter_async_context(
+                self._engine.awake(name, _REASONS[pilot_path.split(b"/")[1]])
+            )
+            link = await stack.enter_async_context(Link(awake.pilot_socket))
             answer, first_bytes = await _handshake(request, link)
             self._answered = True
             client.write(answer)
             if first_bytes is not None:
                 client.write(first_bytes)
-                await _pipe(self._reader, client, link)
+                attention = None
+                if pilot_path == CONTROL:
+                    attention = Attention(self._engine, name, "a control connection in use")
+                    stack.push_async_callback(attention.close)
+                    await attention.call()
+                    await hold.aclose()
+                await _pipe(self._reader, client, link, attention)
         await _linger(self._reader, client)
 
     async def _head(self) -> h11.Request:
@@ -149,7 +165,7 @@ def _endpoint(path: bytes) -> tuple[str, bytes]:
     if match is None or any(b"/" in part or part in (b".", b"..") for part in parts):
         raise NoSuchEndpoint(
             "no WebSocket is served under this path",
-            hint="exec is, at /v1/sprites/NAME/exec and /v1/sprites/NAME/exec/SESSION",
+            hint="below /v1/sprites/NAME these are: exec, exec/SESSION, control, fs/watch",
         )
     name = unquote_to_bytes(match["name"]).decode(errors="replace")
     return name, b"".join(b"/" + quote(part, safe="").encode() for part in parts)
@@ -217,9 +233,11 @@ def whole_response(error: SprigganError) -> bytes:
     return _written(event, bytes(response.body))
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:
+async def _pipe(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link, attention: Attention | None
+) -> None:
     """Copy both ways until the pilot ends, or the client has gone and the pilot had time to notice."""
-    upward = asyncio.create_task(_copy_up(reader, link))
+    upward = asyncio.create_task(_copy_up(reader, link, attention))
     downward = asyncio.create_task(_copy_down(link, writer))
     try:
         await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
@@ -231,10 +249,13 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link
         await asyncio.gather(upward, downward, return_exceptions=True)
 
 
-async def _copy_up(reader: asyncio.StreamReader, link: Link) -> None:
+async def _copy_up(reader: asyncio.StreamReader, link: Link, attention: Attention | None) -> None:
     """From the client to the pilot, no faster than the pilot reads."""
+    messages = Messages()
     try:
         while data := await reader.read(READ_SIZE):
+            if attention is not None and messages.feed(data):
+                await attention.call()
             await link.write(data)
     finally:
         link.end()

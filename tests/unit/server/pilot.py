@@ -23,6 +23,7 @@ class Pilot:
             routes=[
                 WebSocketRoute("/exec", self.exec_socket),
                 WebSocketRoute("/exec/{id}", self.attach),
+                WebSocketRoute("/control", self.control),
                 Route("/exec", self.sessions),
                 Route("/exec", self.exec_http, methods=["POST"]),
                 Route("/exec/{id}/kill", self.echo, methods=["POST"]),
@@ -74,6 +75,15 @@ class Pilot:
         await socket.send_bytes(b"\x01" + socket.scope["raw_path"])
         await socket.send_bytes(b"\x03\x00")
         await socket.close()
+
+    async def control(self, socket: WebSocket) -> None:
+        """Echo. The official client's operations are refused, for it to go on without."""
+        if socket.headers.get("user-agent", "").startswith("sprites-"):
+            await socket.send_denial_response(JSONResponse({"error": "not here"}, 404))
+            return
+        await socket.accept()
+        while (message := await socket.receive())["type"] != "websocket.disconnect":
+            await socket.send({"type": "websocket.send", **{k: message.get(k) for k in ("text", "bytes")}})
 
     async def sessions(self, request: Request) -> Response:
         return JSONResponse({"count": 0, "sessions": []})

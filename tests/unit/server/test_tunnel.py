@@ -13,6 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
+from spriggan.server import attention
+
 from .conftest import UPGRADE, Running, head, until
 from .double import CAPABILITY, TOKEN
 
@@ -106,6 +108,42 @@ def test_idle_sockets_stay_and_end_with_the_client(server: Running, sprite: str)
     until(lambda: not server.engine.awake_now[sprite])
 
 
+def test_a_control_connection_holds_the_sprite_only_while_it_is_used(
+    server: Running, sprite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "HOLD_S", 0.3)
+
+    def awake() -> bool:
+        return bool(server.engine.awake_now[sprite])
+
+    with opened(server, f"/v1/sprites/{sprite}/control") as ws:
+        assert awake()
+        until(lambda: not awake())
+        assert ws.ping().wait(5)
+        assert not awake(), "a ping is no use of it"
+        for _ in range(5):
+            ws.send(b"x" * 100_000)
+            assert ws.recv() == b"x" * 100_000
+            assert awake()
+            time.sleep(0.1)
+        until(lambda: not awake())
+        ws.send("again")
+        assert ws.recv() == "again" and awake()
+    until(lambda: not awake())
+
+
+def test_a_sprite_that_is_gone_ends_its_control_connections(
+    server: Running, sprite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "HOLD_S", 0.1)
+    with opened(server, f"/v1/sprites/{sprite}/control") as ws:
+        until(lambda: not server.engine.awake_now[sprite])
+        del server.engine.sprites[sprite]
+        ws.send("anybody?")
+        with pytest.raises(ConnectionClosed):
+            ws.recv(10)
+
+
 def test_refusals(server: Running, client: httpx.Client, sprite: str) -> None:
     path = f"/v1/sprites/{sprite}/exec?cmd=x"
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
@@ -125,7 +163,9 @@ def test_refusals(server: Running, client: httpx.Client, sprite: str) -> None:
     for other in (
         "/",
         "/v1/sprites/dev",
-        "/v1/sprites/dev/control",
+        "/v1/sprites/dev/control/x",
+        "/v1/sprites/dev/fs/read",
+        "/v1/sprites/dev/fs%2Fwatch",
         "/v1/sprites/dev/exec/1/kill",
         "/v1/sprites/dev/pilot/status",
         "/v1/sprites/dev/exec/../pilot",

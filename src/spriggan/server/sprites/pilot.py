@@ -39,6 +39,14 @@ def _parameters(**described: str) -> dict[str, Any]:
     }
 
 
+def _body(**described: str) -> dict[str, Any]:
+    """The fields of a JSON body for the description; the pilot is who reads them."""
+    fields = {name: {"description": text} for name, text in described.items()}
+    return {
+        "requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": fields}}}}
+    }
+
+
 _COMMAND = {
     "cmd": "Repeated: the whole argument vector.",
     "path": "The program to run; `cmd[0]` if not given.",
@@ -167,6 +175,64 @@ async def list_(engine: EngineOf, name: SpriteName) -> Response:
 async def delete(engine: EngineOf, name: SpriteName) -> Response:
     """The parameters may be in a JSON body instead."""
     return _Answer(engine, name, "/fs/delete")
+
+
+_MOVE = {
+    "source": "The file or directory.",
+    "dest": "Its new name.",
+    "workingDir": "What relative paths start from.",
+}
+_RIGHTS = {"path": "The file or directory.", "workingDir": "What a relative path starts from."}
+_TREE = {"recursive": "`true` for all in it.", "asRoot": "`true`: as root."}
+
+
+@router.post(
+    "/fs/rename",
+    responses=_answers("The names, as `{source, dest}`.", "application/json", _OBJECT, 400, 403, 409),
+    openapi_extra=_body(**_MOVE, asRoot="`true`: as root."),
+    summary="Rename a file or directory",
+)
+async def rename(engine: EngineOf, name: SpriteName) -> Response:
+    """What is at the new name is replaced. Works across file systems, such as `/tmp`, too."""
+    return _Answer(engine, name, "/fs/rename")
+
+
+@router.post(
+    "/fs/copy",
+    responses=_answers(
+        "What was copied, as `{copied, count, totalBytes}`.", "application/json", _OBJECT, 400, 403, 507
+    ),
+    openapi_extra=_body(**_MOVE, **_TREE, preserveAttrs="`true`: with times, owner and attributes."),
+    summary="Copy a file or directory",
+)
+async def copy(engine: EngineOf, name: SpriteName) -> Response:
+    """A directory is copied into one that is there, or made. Refused while the host is short of space."""
+    await engine.check_growth("copy files")
+    return _Answer(engine, name, "/fs/copy")
+
+
+@router.post(
+    "/fs/chmod",
+    responses=_answers("What was changed, as `{affected, count}`.", "application/json", _OBJECT, 400, 403),
+    openapi_extra=_body(**_RIGHTS, **_TREE, mode="In octal, such as `0755`."),
+    summary="Change a mode",
+)
+async def chmod(engine: EngineOf, name: SpriteName) -> Response:
+    """The mode of a file, or of all in a directory."""
+    return _Answer(engine, name, "/fs/chmod")
+
+
+@router.post(
+    "/fs/chown",
+    responses=_answers("What was changed, as `{affected, count}`.", "application/json", _OBJECT, 400, 403),
+    openapi_extra=_body(
+        **_RIGHTS, **_TREE, uid="A number or a user's name.", gid="A number or a group's name."
+    ),
+    summary="Change an owner",
+)
+async def chown(engine: EngineOf, name: SpriteName) -> Response:
+    """The owner, the group, or both, of a file or of all in a directory."""
+    return _Answer(engine, name, "/fs/chown")
 
 
 class _Answer(Response):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
-import termios
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,15 @@ NAME = "sprite"  # the runtime's name for the container; its state directory is 
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Console:
+    """The terminal that a command is to get: where its master goes to, and its size."""
+
+    socket: str
+    rows: int
+    cols: int
 
 
 class Container:
@@ -114,7 +121,7 @@ class Container:
 
         It is a child of the pilot: ``processes.wait`` gives its exit code.
         """
-        return await self._exec(process, stdin, stdout, stderr, extra=[])
+        return await self._exec(process, stdin, stdout, stderr)
 
     async def spawn_tty(self, process: Process, rows: int, cols: int) -> tuple[int, int]:
         """Start ``process`` on a new terminal of the container; return (pid, master descriptor)."""
@@ -127,20 +134,26 @@ class Container:
                 receiving = asyncio.create_task(_receive_terminal(listener))
                 try:
                     with self._null() as fd:
-                        pid = await self._exec(process, fd, fd, fd, extra=["--console-socket", path])
+                        pid = await self._exec(process, fd, fd, fd, Console(path, rows, cols))
                     master = await asyncio.wait_for(receiving, START_TIMEOUT_S)
                 finally:
                     receiving.cancel()
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
         return pid, master
 
-    async def _exec(self, process: Process, stdin: int, stdout: int, stderr: int, extra: list[str]) -> int:
+    async def _exec(
+        self,
+        process: Process,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        console: Console | None = None,
+    ) -> int:
         if not self.running:
             raise ExecError("the sprite is not running", 1)
         self._counter += 1
         self._starting += 1
         try:
-            pid = await self._run_exec(process, stdin, stdout, stderr, extra)
+            pid = await self._run_exec(process, stdin, stdout, stderr, console)
             self._spawned.add(pid)
             return pid
         except ExecError:
@@ -152,11 +165,16 @@ class Container:
                 self._reap_strays()
 
     async def _run_exec(
-        self, process: Process, stdin: int, stdout: int, stderr: int, extra: list[str]
+        self,
+        process: Process,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        console: Console | None,
     ) -> int:
         base = f"{self._spec.run_dir}/exec-{self._counter}"
         with _files(base) as (pid_file, log, description):
-            description.write_text(json.dumps(self._process_json(process, terminal=bool(extra))))
+            description.write_text(json.dumps(self._process_json(process, console)))
             command = self._runtime(str(log))
             command += [
                 "exec",
@@ -165,7 +183,7 @@ class Container:
                 str(pid_file),
                 "--process",
                 str(description),
-                *extra,
+                *(["--console-socket", console.socket] if console else []),
                 NAME,
             ]
             child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)  # noqa: ASYNC220
@@ -174,11 +192,13 @@ class Container:
                 raise _exec_error(process, log, child.returncode)
             return int(pid_file.read_text())
 
-    def _process_json(self, process: Process, *, terminal: bool) -> dict[str, Any]:
+    def _process_json(self, process: Process, console: Console | None) -> dict[str, Any]:
         user = process.user or self._spec.user.name
         uid, gid, groups = self._look_up(user)
         return {
-            "terminal": terminal,
+            "terminal": console is not None,
+            # Before the program runs: it may ask at once.
+            **({"consoleSize": {"height": console.rows, "width": console.cols}} if console else {}),
             "user": {"uid": uid, "gid": gid, "additionalGids": groups},
             "args": self._arguments(process),
             "env": [f"{name}={value}" for name, value in process.env.items()],
@@ -196,7 +216,7 @@ class Container:
             return process.argv
         for shell in ("/bin/bash", "/usr/bin/bash"):
             with contextlib.suppress(OSError):
-                os.close(open_in_root(self._staging / root.ROOT, shell, os.O_PATH))
+                os.close(open_in_root(self._staging / root.ROOT, shell, os.O_RDONLY))
                 name, *rest = process.argv
                 # Privileged mode, for that reads no file that a variable names.
                 return [shell, "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]

@@ -92,6 +92,10 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
     ``flags`` names further namespaces (``CLONE_NEWNET``…) that are made inside it, and so
     belong to it. The process ends with the block: open what is needed from
     ``/proc/<pid>/ns`` before that. Needs CAP_SETUID and CAP_SETGID in the parent namespace.
+
+    The namespace belongs to ``first_id``, not to root: what the kernel counts per user (inotify
+    instances, message queues, pending signals, namespaces) it counts for the owner as well, and
+    with root as the owner of all, one namespace could use up what the others and the host need.
     """
     ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
     done_r, done_w = os.pipe2(os.O_CLOEXEC)
@@ -99,6 +103,8 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
     if pid == 0:
         try:
             os.close(done_w)
+            os.setresgid(first_id, first_id, first_id)
+            os.setresuid(first_id, first_id, first_id)
             unshare(CLONE_NEWUSER)
             if flags:
                 unshare(flags)

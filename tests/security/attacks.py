@@ -1,0 +1,142 @@
+"""What attackers and their neighbours have in common: programs that run inside, as the sprite's root."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import secrets
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import serving
+
+PATIENCE_S = 60.0
+
+# Every attack begins so: with all the file descriptors it may have, and the C library at hand.
+PRELUDE = """
+import ctypes, errno, json, os, resource, socket, struct, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+
+def call(name, *args):
+    '''A function of the C library: 0 if it succeeds, else the name of its error.'''
+    return errno.errorcode[ctypes.get_errno()] if getattr(libc, name)(*args) < 0 else 0
+
+def full(*words):
+    '''Say that all is taken, and keep it until the test has seen enough.'''
+    print("full", *words, flush=True)
+    sys.stdin.read()
+"""
+
+# What programs use of a kernel that they share with others; the answer shows that all of it worked.
+NEIGHBOUR = """
+import fcntl, pty, tempfile
+class Attributes(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_long), ("most", ctypes.c_long), ("size", ctypes.c_long), ("now", ctypes.c_long * 5)]
+def check(what, result):
+    if result < 0:
+        sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
+    return result
+check("inotify", libc.inotify_init1(0))
+check("message queue", libc.mq_open(b"/neighbour", os.O_RDWR | os.O_CREAT, 0o600, ctypes.byref(Attributes(0, 10, 8192))))
+check("aio", libc.syscall(ctypes.c_long(206), 64, ctypes.byref(ctypes.c_ulong(0))))
+check("timer", libc.timer_create(1, None, ctypes.byref(ctypes.c_long(0))))
+check("eventfd", libc.eventfd(0, 0))
+os.close(pty.openpty()[0])
+files = [open("/dev/null") for _ in range(500)]
+pid = os.fork()
+if pid == 0:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+here, there = socket.create_server(("127.0.0.1", 0)), socket.socket()
+there.connect(here.getsockname())
+other, _ = here.accept()
+for _ in range(16):
+    other.sendall(bytes(60000))
+    left = 60000
+    while left:
+        left -= len(there.recv(left))
+with tempfile.TemporaryFile() as file:
+    file.write(bytes(1 << 20))
+    os.fsync(file.fileno())
+memory = bytearray(64 << 20)
+print("all right", int(sys.argv[1]) * 3)
+"""
+
+
+def attack(sprite: Any, program: str, *arguments: str, user: str = "root") -> str:
+    """Run a Python program to its end in a sprite; return what it printed. It must not fail."""
+    done = sprite.run(*_command(program, user), *arguments, capture_output=True)
+    assert done.returncode == 0, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    return str(done.stdout.decode().strip())
+
+
+def attack_json(sprite: Any, program: str, *arguments: str, user: str = "root") -> Any:
+    """Run a Python program that prints JSON; return that."""
+    return json.loads(attack(sprite, program, *arguments, user=user))
+
+
+@contextlib.contextmanager
+def holding(server: serving.Server, name: str, program: str, *, user: str = "root") -> Iterator[str]:
+    """Run a program in the sprite ``name`` that takes all it can get and says so with ``full``.
+
+    Yields its words. It lets go when the block ends.
+    """
+    environment = {**os.environ, "SPRITES_API_URL": server.url, "SPRITE_TOKEN": server.token}
+    command = [serving.SPRIGGAN, "exec", "-s", name, "--", *_command(program, user)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        try:
+            words = _first_line(process)
+            assert words.startswith("full"), (words, process.stderr.read() if not words else "")
+            yield words.removeprefix("full").strip()
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(PATIENCE_S)
+            finally:
+                process.kill()
+
+
+def works(server: serving.Server, sprite: Any) -> None:
+    """A neighbour gets right answers: from a command that uses much, a terminal, and a file."""
+    number = secrets.randbelow(10**6)
+    assert attack(sprite, NEIGHBOUR, str(number), user="sprite") == f"all right {number * 3}"
+    terminal = server.cli("exec", "-s", sprite.name, "--tty", "--", "tty")
+    assert terminal.returncode == 0 and b"/dev/pts/" in terminal.stdout, terminal
+    with server.http() as http:
+        path, content = f"/v1/sprites/{sprite.name}/fs", secrets.token_bytes(4096)
+        where = {"path": "/home/sprite/neighbour"}
+        assert http.put(f"{path}/write", params=where, content=content).status_code == 200
+        assert http.get(f"{path}/read", params=where).content == content
+
+
+def create(server: serving.Server, name: str, **config: float) -> Any:
+    """A sprite with limits of its own."""
+    with server.http() as http:
+        answer = http.post("/v1/sprites", json={"name": name, "config": config})
+        assert answer.status_code == 201, answer.text
+    return server.client().get_sprite(name)
+
+
+def _command(program: str, user: str) -> list[str]:
+    python = ["python3", "-c", PRELUDE + program]
+    return python if user == "sprite" else ["sudo", *python]
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> str:
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
+    try:
+        return lines.get(timeout=PATIENCE_S).decode()
+    except queue.Empty:
+        raise AssertionError(f"the program does not say that it is full: {process.args}") from None

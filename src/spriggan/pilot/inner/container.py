@@ -205,6 +205,7 @@ class Container:
             "cwd": process.cwd,
             "capabilities": oci.capability_sets(oci.allowed_capabilities(self.privileges)),
             "noNewPrivileges": self.privileges.get("noNewPrivileges", False),
+            "rlimits": oci.RLIMITS,
         }
 
     def _arguments(self, process: Process) -> list[str]:

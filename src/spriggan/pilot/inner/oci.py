@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.linux.namespaces import ID_COUNT
-from spriggan.pilot.inner import seccomp
+from spriggan.pilot.inner import arguments, seccomp
 from spriggan.pilot.inner.root import Assembled
 from spriggan.wire.spec import SpriteSpec
 
 INNER_SOCKET = "inner.sock"  # in the staging tree, so that no path of the host shows
 INIT = ["/.pilot/tini", "--", "tail", "-f", "/dev/null"]
 PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Of every process in a sprite.
+RLIMITS = [arguments.CORE_LIMIT]
 
 # Of the user namespace, so most reach nothing of the host; the missing ones act on the whole
 # machine or open kernel interfaces that are not namespaced: SYS_MODULE, SYS_RAWIO, SYS_TIME,
@@ -109,6 +112,7 @@ def configuration(
             "cwd": "/",
             "capabilities": capability_sets(),
             "noNewPrivileges": False,
+            "rlimits": RLIMITS,
         },
         "mounts": [*_system_mounts(), *_disk_mounts(assembled.disk), *_pilot_mounts(staging, pilot_files)],
         "linux": {

@@ -3,8 +3,8 @@
 The list itself is the host's ``/usr/share/containers/seccomp.json``, Docker's default profile
 as the containers project maintains it (https://github.com/containers/common, Apache-2.0); it
 names capabilities under which a call is allowed. Here it becomes what the OCI runtime
-specification wants for the capabilities of a sprite, without the calls that would lift a
-sprite above what its walls allow.
+specification wants for the capabilities of a sprite, without the calls (and, see ``arguments``,
+the arguments) that would lift a sprite above what its walls allow.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import platform
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from spriggan.pilot.inner import arguments
 
 PROFILE = Path("/usr/share/containers/seccomp.json")
 
@@ -41,9 +43,10 @@ def profile(capabilities: Collection[str], source: Path = PROFILE) -> dict[str, 
     for rule in data["syscalls"]:
         if not _applies(rule, capabilities, short):
             continue
-        names = [name for name in rule["names"] if name not in WITHHELD | GRANTED]
+        names = [name for name in rule["names"] if name not in WITHHELD | GRANTED | arguments.NAMES]
         if names:
             rules.append(_rule(rule, names))
+    rules += arguments.rules()
     rules.append({"names": sorted(GRANTED), "action": "SCMP_ACT_ALLOW"})
     rules.append({"names": sorted(WITHHELD), "action": "SCMP_ACT_ERRNO", "errnoRet": 1})
     return {

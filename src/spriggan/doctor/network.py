@@ -17,12 +17,12 @@ from spriggan.doctor.check import Place
 from spriggan.doctor.finding import Finding, limited, missing, untried
 from spriggan.errors import SprigganError
 from spriggan.linux import namespaces
+from spriggan.linux.netlink import End, Netlink
 from spriggan.net import addresses, blockers, forwarding, host, nft
+from spriggan.net.uplinks import host_has_ipv6
 
 _INSTANCE = "doctor"  # whose names the tries use, in networks of their own
 _RESOLV_CONF = Path("/etc/resolv.conf")
-_RTM_NEWLINK, _IFLA_LINKINFO, _IFLA_INFO_KIND = 16, 18, 1
-_NLM_CREATE = 0x1 | 0x4 | 0x200 | 0x400  # REQUEST, ACK, EXCL, CREATE
 _PATIENCE = 1.5  # seconds that a sprite's resolver waits for one upstream
 
 # What the router beside a sprite needs beyond the host's rules.
@@ -65,19 +65,8 @@ def links(place: Place) -> Finding | str:
 
 
 def _make_pair() -> None:
-    """RTM_NEWLINK of kind veth, by hand: the library for it takes longer to load than all essential
-    checks take together, and a server's start waits for those.
-    """
-    kind = struct.pack("=HH4s", 8, _IFLA_INFO_KIND, b"veth")
-    body = bytes(16) + struct.pack("=HH", 4 + len(kind), _IFLA_LINKINFO) + kind  # an empty ifinfomsg first
-    head = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, _NLM_CREATE, 1, 0)
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    ) as asked:
-        asked.send(head + body)
-        (code,) = struct.unpack_from("=i", asked.recv(4096), 16)
-    if code:
-        raise OSError(-code, f"a veth pair cannot be made: {os.strerror(-code)}")
+    with Netlink() as netlink:
+        netlink.add_veth(End("one", "02:73:70:72:00:01"), End("other", "02:73:70:72:00:02"), 1500)
 
 
 def forwards(place: Place) -> Finding | str:
@@ -112,13 +101,8 @@ def firewall(place: Place) -> Finding | str:
 
 def ipv6(place: Place) -> Finding | str:
     """A global address of the host's own, with a route: only then do sprites get IPv6."""
-    # Not at the top, for the same reason as in _make_pair.
-    from pyroute2 import IPRoute  # noqa: PLC0415
-
-    from spriggan.net.uplinks import host_has_ipv6  # noqa: PLC0415
-
-    with IPRoute() as ipr:
-        if host_has_ipv6(ipr):
+    with Netlink() as netlink:
+        if host_has_ipv6(netlink):
             return "sprites get IPv6 as the host has it"
     fix = "nothing, if the network has no IPv6; 'ip -6 addr; ip -6 route' shows what there is"
     disabled = forwarding.SYSCTL / "ipv6/conf/default/disable_ipv6"

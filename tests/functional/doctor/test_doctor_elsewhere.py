@@ -179,7 +179,7 @@ def _as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line run by uid 65534, who may not even read the checkout: everything is loaded before."""
     code = (
         "import os, sys\n"
-        "import spriggan.cli.doctor, spriggan.cli.serve, pyroute2, spriggan.net.uplinks\n"
+        "import spriggan.cli.doctor, spriggan.cli.serve\n"
         "from spriggan.cli.main import main\n"
         "os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
         "main(sys.argv[1:])\n"

@@ -11,8 +11,7 @@ import subprocess
 import time
 from ipaddress import IPv4Address, IPv6Address
 
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
-
+from spriggan.linux import netlink
 from spriggan.pilot.inner import dns
 from spriggan.wire.policy import NetworkPolicy
 
@@ -43,7 +42,8 @@ class Egress:
             script = "flush chain inet router egress\n"
             script += "flush set inet router allowed4\nflush set inet router allowed6\n"
             await asyncio.to_thread(_nft, script + ("" if policy.unrestricted else _LETTING))
-            await asyncio.to_thread(_forget_connections)
+            # From here on every packet is looked at as the first of its connection.
+            await asyncio.to_thread(netlink.forget_connections)
 
     def allows(self, name: bytes) -> bool:
         """Whether ``name`` (in labels) may be asked for."""
@@ -81,9 +81,3 @@ def _nft(script: str) -> None:
     done = subprocess.run(["nft", "-f", "-"], input=script, capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"nft refused the policy: {done.stderr.strip()}")
-
-
-def _forget_connections() -> None:
-    """From here on every packet is looked at as the first of its connection."""
-    with NFCTSocket() as connections:
-        connections.flush()

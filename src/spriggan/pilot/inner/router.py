@@ -12,13 +12,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from spriggan.linux import namespaces
+from spriggan.linux.netlink import End, Netlink
 from spriggan.wire.spec import Uplink
 
 INNER = "spr0"
@@ -63,7 +61,6 @@ PRIVATE6 = (
 )
 
 _MAC = {INNER: "02:73:70:72:00:01", GATE: "02:73:70:72:00:02"}
-_IFA_F_NODAD = 0x02
 _IPV6_MIN_MTU = 1280
 _SYSCTL = Path("/proc/sys/net")
 
@@ -87,11 +84,8 @@ def attach(uplink: Uplink, inner_netns: int) -> None:
     The inner namespace may belong to the sprite's user namespace.
     """
     ipv6 = _has_ipv6() and uplink.mtu >= _IPV6_MIN_MTU
-    try:
-        namespaces.in_thread(lambda: _make_pair(uplink.mtu, inner_netns, ipv6=ipv6))
-        namespaces.in_network(inner_netns, lambda: _set_up_inner(ipv6=ipv6, leads_out=bool(uplink.ipv6)))
-    except NetlinkError as error:
-        raise OSError(error.code, f"the sprite's network could not be made: {error}") from error
+    _make_pair(uplink.mtu, inner_netns, ipv6=ipv6)
+    namespaces.in_network(inner_netns, lambda: _set_up_inner(ipv6=ipv6, leads_out=bool(uplink.ipv6)))
 
 
 def rules(uplink: str) -> str:
@@ -193,48 +187,28 @@ def _loading(script: str) -> Iterator[None]:
 
 
 def _make_pair(mtu: int, inner_netns: int, *, ipv6: bool) -> None:
-    with IPRoute() as ipr:
-        _delete_gate(ipr)  # of a container that ended; its namespace may linger
-        ipr.link(
-            "add",
-            ifname=GATE,
-            kind="veth",
-            address=_MAC[GATE],
-            mtu=mtu,
-            peer={"ifname": INNER, "net_ns_fd": inner_netns, "address": _MAC[INNER], "mtu": mtu},
-        )
-        _address(ipr, socket.if_nametoindex(GATE), GATE4, GATE6 if ipv6 else "")
-
-
-def _delete_gate(ipr: IPRoute) -> None:
-    try:
-        index = socket.if_nametoindex(GATE)
-    except OSError:
-        return
-    try:
-        ipr.link("del", index=index)
-    except NetlinkError as error:
-        if error.code != errno.ENODEV:
-            raise
+    with Netlink() as netlink:
+        netlink.delete_link(GATE)  # of a container that ended; its namespace may linger
+        netlink.add_veth(End(GATE, _MAC[GATE]), End(INNER, _MAC[INNER], inner_netns), mtu)
+        _address(netlink, socket.if_nametoindex(GATE), GATE4, GATE6 if ipv6 else "")
 
 
 def _set_up_inner(*, ipv6: bool, leads_out: bool) -> None:
     """``leads_out``: without an IPv6 Internet behind it there is no default route, so nobody waits for it."""
-    with IPRoute() as ipr:
-        ipr.link("set", index=socket.if_nametoindex("lo"), state="up")
+    with Netlink() as netlink:
+        netlink.set_up(socket.if_nametoindex("lo"))
         index = socket.if_nametoindex(INNER)
-        _address(ipr, index, INNER4, INNER6 if ipv6 else "")
-        ipr.route("add", dst="0.0.0.0/0", gateway=GATE4, oif=index)
+        _address(netlink, index, INNER4, INNER6 if ipv6 else "")
+        netlink.add_default_route(index, ip_address(GATE4))
         if ipv6 and leads_out:
-            ipr.route("add", dst="::/0", gateway=GATE6, oif=index)
+            netlink.add_default_route(index, ip_address(GATE6))
 
 
-def _address(ipr: IPRoute, index: int, ipv4: str, ipv6: str) -> None:
-    ipr.addr("add", index=index, address=ipv4, prefixlen=NETWORK4.prefixlen)
+def _address(netlink: Netlink, index: int, ipv4: str, ipv6: str) -> None:
+    netlink.add_address(index, ip_address(ipv4), NETWORK4.prefixlen)
     if ipv6:
-        # Nobody else is on this link, and an address under duplicate detection cannot be bound.
-        ipr.addr("add", index=index, address=ipv6, prefixlen=NETWORK6.prefixlen, flags=_IFA_F_NODAD)
-    ipr.link("set", index=index, state="up")
+        netlink.add_address(index, ip_address(ipv6), NETWORK6.prefixlen)
+    netlink.set_up(index)
 
 
 def _has_ipv6() -> bool:

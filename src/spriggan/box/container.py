@@ -223,6 +223,8 @@ class ContainerBox:
         if spec is not None:
             _wait_until_detached(Path(spec.disk))
         group.remove()
+        if spec is not None:
+            shutil.rmtree(Path(spec.containers_dir) / sprite_id, ignore_errors=True)
         shutil.rmtree(self._run_dir(sprite_id), ignore_errors=True)
 
     async def _call(

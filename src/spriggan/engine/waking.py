@@ -286,6 +286,7 @@ class Waking:
             name=row.name,
             hostname=row.name,
             run_dir=str(core.host.runtime / row.id),
+            containers_dir=str(core.host.runtime / "crun"),
             spool_dir=str(core.data / "spool" / row.id),
             disk=str(core.host.pool.disk_path(row.id)),
             layers=layers,

@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from spriggan.linux import capabilities, libc, process
+from spriggan.linux import capabilities, libc, namespaces
 from spriggan.linux.mount import MNT_DETACH, mount, move_mount, open_tree, set_attributes, umount
 
 
@@ -26,15 +26,17 @@ def show(source: Path, target: Path, userns: int, attributes: int) -> None:
 
 
 def overlay(staging: Path, target: str, options: str, first_id: int) -> None:
-    """Mount an overlay at ``target`` from a child that is chrooted to ``staging``.
+    """Mount an overlay at ``target`` from a thread that is chrooted to ``staging``.
 
     All paths are below ``staging``. Chrooted, so that the mount table shows the options without a
     path of the host. The overlay keeps the credentials of whoever mounts it for all its work on the
     disk, and as the mounts below are id mapped these must be an id that is mapped (``first_id``),
-    with the capabilities that setfsuid(2) takes: otherwise it turns read-only without a word.
+    with the capabilities that setfsuid(2) takes: otherwise it turns read-only without a word. For the
+    kernel all of that belongs to a thread, and this one ends with it.
     """
 
     def work() -> None:
+        namespaces.unshare(namespaces.CLONE_FS)
         os.chroot(staging)
         os.chdir("/")
         _set_id("setfsgid", first_id)
@@ -42,7 +44,7 @@ def overlay(staging: Path, target: str, options: str, first_id: int) -> None:
         capabilities.raise_permitted()
         mount("overlay", f"/{target}", "overlay", 0, options)
 
-    process.in_child(work)
+    namespaces.in_thread(work)
 
 
 def _set_id(name: str, number: int) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from spriggan.linux import libc
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces (``CLONE_NEW*``)."""
+    """Give the calling thread new namespaces (``CLONE_NEW*``), or a root directory of its own (``CLONE_FS``)."""
     libc.syscall("unshare", flags, what=f"unshare({flags:#x})")
 
 
@@ -49,20 +50,33 @@ def in_thread(work: Callable[[], T]) -> T:
     the thread ends, nobody else is ever run in the wrong one.
     """
     results: list[T] = []
+    with beside(lambda: results.append(work())):
+        pass
+    return results[0]
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Run ``work`` in a thread of its own while the block runs; both are done afterwards.
+
+    Raises what the block raised, or else what ``work`` raised.
+    """
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            results.append(work())
+            work()
         except BaseException as error:  # handed to the caller below
             errors.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
     if errors:
         raise errors[0]
-    return results[0]
 
 
 def in_network(netns: int, work: Callable[[], T]) -> T:

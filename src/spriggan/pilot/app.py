@@ -19,9 +19,10 @@ from spriggan.pilot.sessions import Sessions
 from spriggan.wire.spec import SpriteSpec
 
 
-def create_app(container: Container, spec: SpriteSpec, files: FilesHelper, egress: Egress) -> Starlette:
+def create_app(container: Container, spec: SpriteSpec, egress: Egress) -> Starlette:
     """Return the app; its paths are the public ones without ``/v1/sprites/{name}``."""
     sessions = Sessions(container, Path(spec.spool_dir))
+    files = FilesHelper()
     commands = Exec(sessions, spec)
     calls = Calls(files, container, spec)
     return Starlette(

@@ -16,15 +16,20 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+# Imported here, in the zygote, and not by uvicorn in each pilot: that takes 15 ms.
+from uvicorn.lifespan.off import LifespanOff
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
 from spriggan.linux import namespaces, process
 from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.mount import MNT_DETACH, umount
 from spriggan.pilot import MAX_HEAD, inner_app
 from spriggan.pilot import app as apps
-from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.inner import keeper, root, router
 from spriggan.pilot.inner.container import Container
 from spriggan.pilot.inner.egress import Egress
+from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.inner.oci import INNER_SOCKET
 from spriggan.pilot.inner.resolver import Resolver
 from spriggan.wire.policy import NetworkPolicy
@@ -45,7 +50,7 @@ class World:
     new: bool  # no pilot was here before
 
 
-def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
+def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
     """Be the pilot of the sprite in ``spec_file``; returns when told to end.
 
     What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``, with
@@ -54,9 +59,8 @@ def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
     spec = SpriteSpec.from_json(spec_file.read_text())
     try:
         _leave_the_zygote(spec)
-        files = FilesHelper.start()
         previous = keeper.find(Path(spec.run_dir))
-        world = _take_over(spec, previous, pilot_files) if previous else _set_up(spec, netns, pilot_files)
+        world = _take_over(spec, previous, kit) if previous else _set_up(spec, netns, kit)
     except BaseException as error:
         traceback.print_exc()
         _report(
@@ -64,7 +68,7 @@ def run(spec_file: Path, *, netns: int, report: int, pilot_files: Path) -> None:
         )
         os._exit(1)
     try:
-        asyncio.run(_serve(world, files, report))
+        asyncio.run(_serve(world, report))
     except BaseException as error:
         traceback.print_exc()
         _report(report, {"error": str(error) or repr(error)})
@@ -85,7 +89,7 @@ def _leave_the_zygote(spec: SpriteSpec) -> None:
     Group(f"{spec.cgroup}/pilot", hierarchies()).add(os.getpid())
 
 
-def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
+def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
     """Make the sprite's namespaces and start its container."""
     run_dir = Path(spec.run_dir)
     host_network = namespaces.open_namespace("self", "net")
@@ -97,23 +101,24 @@ def _set_up(spec: SpriteSpec, netns: int, pilot_files: Path) -> World:
     with namespaces.user_namespace(spec.first_id, namespaces.CLONE_NEWNET) as pid:
         userns = namespaces.open_namespace(pid, "user")
         inner_network = namespaces.open_namespace(pid, "net")
-    router.configure(spec.uplink, inner_network)
-    staging = run_dir / STAGING
-    root.prepare(staging)
-    held = keeper.Held(
-        server_listener=_listen(run_dir / "pilot.sock", 0o600),
-        inner_listener=_listen(staging / INNER_SOCKET, 0o666),
-        user_namespace=userns,
-        inner_network=inner_network,
-        host_network=host_network,
-    )
-    keeper.start(run_dir, held)
-    container = Container(spec, staging=staging, pilot_files=pilot_files, userns=userns, netns=inner_network)
-    container.start()
+    # The network is needed by the first command, not by the container's start.
+    with namespaces.beside(lambda: router.configure(spec.uplink, inner_network)):
+        staging = run_dir / STAGING
+        root.prepare(staging)
+        held = keeper.Held(
+            server_listener=_listen(run_dir / "pilot.sock", 0o600),
+            inner_listener=_listen(staging / INNER_SOCKET, 0o666),
+            user_namespace=userns,
+            inner_network=inner_network,
+            host_network=host_network,
+        )
+        keeper.start(run_dir, held)
+        container = Container(spec, kit, staging=staging, userns=userns, netns=inner_network)
+        container.start()
     return World(spec, held, container, new=True)
 
 
-def _take_over(spec: SpriteSpec, previous: keeper.Keeper, pilot_files: Path) -> World:
+def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
     """Carry on where a pilot died: join the namespaces and take the sockets that the keeper holds."""
     mount_namespace, router_network = previous.namespaces()
     held = previous.borrow()
@@ -121,8 +126,8 @@ def _take_over(spec: SpriteSpec, previous: keeper.Keeper, pilot_files: Path) -> 
     namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
     container = Container(
         spec,
+        kit,
         staging=Path(spec.run_dir) / STAGING,
-        pilot_files=pilot_files,
         userns=held.user_namespace,
         netns=held.inner_network,
     )
@@ -140,7 +145,7 @@ def _listen(path: Path, mode: int) -> int:
     return listener.detach()
 
 
-async def _serve(world: World, files: FilesHelper, report: int) -> None:
+async def _serve(world: World, report: int) -> None:
     """Run both apps and the resolver until SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,9 +157,7 @@ async def _serve(world: World, files: FilesHelper, report: int) -> None:
     resolver = Resolver(world.spec.hostname, egress=egress)
     await resolver.start(world.held.host_network, router.RESOLVER_ADDRESSES)
     servers = [
-        await _listen_on(
-            world.held.server_listener, apps.create_app(world.container, world.spec, files, egress)
-        ),
+        await _listen_on(world.held.server_listener, apps.create_app(world.container, world.spec, egress)),
         await _listen_on(world.held.inner_listener, inner_app.create_inner_app(world.spec)),
     ]
     _report(report, {"ok": True, "init_pid": world.container.init_pid})
@@ -173,13 +176,13 @@ async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
     """Serve ``app`` on a listening socket, without uvicorn's main loop: it wakes ten times a second."""
     config = uvicorn.Config(
         app,
-        http="h11",
-        ws="websockets-sansio",
+        http=H11Protocol,
+        ws=WebSocketsSansIOProtocol,
         ws_per_message_deflate=False,
         ws_max_size=MESSAGE_BYTES,
         ws_ping_interval=None,
         lifespan="off",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         date_header=False,
         h11_max_incomplete_event_size=MAX_HEAD,
@@ -187,7 +190,7 @@ async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
     )
     config.load()
     server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
+    server.lifespan = LifespanOff(config)
     await server.startup(sockets=[socket.socket(fileno=listener)])
     return server
 

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import socket
-import stat
 import sys
 from pathlib import Path
 
-from spriggan.linux import namespaces, process
-from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
+from spriggan.linux import process
 from spriggan.pilot import main as pilot
-
-TINI = "tini-static"
+from spriggan.pilot.inner.kit import Kit
 
 
 def main() -> None:
@@ -33,7 +29,7 @@ def main() -> None:
     process.set_name("spriggan-zygote")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for pilots here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    files = pilot_files(runtime)
+    kit = Kit.make(runtime / "pilot")
     gc.collect()
     gc.freeze()  # or the first collection in each pilot would copy all pages
     connection.send(b"ready")
@@ -46,31 +42,11 @@ def main() -> None:
             connection.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            pilot.run(Path(request.decode()), netns=fds[0], report=fds[1], pilot_files=files)
+            pilot.run(Path(request.decode()), netns=fds[0], report=fds[1], kit=kit)
             os._exit(0)
         for fd in fds:
             os.close(fd)
         connection.send(str(pid).encode())
-
-
-def pilot_files(runtime: Path) -> Path:
-    """Mount a small file system with what every sprite gets to see of ours, privately.
-
-    A copy in memory, because a bind mount from the host's own file system would show its
-    device and path in the sprite's mount table.
-    """
-    tini = shutil.which(TINI)
-    if tini is None:
-        raise SystemExit("tini-static is not installed; run `spriggan setup`")
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_SLAVE)
-    directory = runtime / "pilot"
-    directory.mkdir(exist_ok=True)
-    mount("pilot", directory, "tmpfs", MS_NOSUID, "mode=755,size=4m")
-    shutil.copy(tini, directory / "tini")
-    (directory / "tini").chmod(0o755)
-    os.mknod(directory / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    return directory
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ class SpriteSpec:
     sprite_id: str
     name: str
     hostname: str
-    run_dir: str  # runtime files: pilot.sock, inner.sock, pilot.log, crun's state
+    run_dir: str  # runtime files: pilot.sock, pilot.log, keeper
+    containers_dir: str  # the OCI runtime's state of all sprites, which share its compiled seccomp filter
     spool_dir: str  # output of sessions
     disk: str  # ext4 image file
     layers: list[str]  # mounted layer roots, topmost first

@@ -26,7 +26,6 @@ from spriggan.linux import libc, namespaces, process
 from spriggan.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount
 from spriggan.pilot import main
 from spriggan.pilot.app import create_app
-from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner_app import create_inner_app
 from spriggan.pilot.process import ExecError, Process
@@ -174,12 +173,13 @@ class PublicPaths:
         await self._app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
 
-async def serve(directory: Path, init_pid: int, files: FilesHelper) -> None:
+async def serve(directory: Path, init_pid: int) -> None:
     spec = SpriteSpec(
         sprite_id="sprite-1",
         name="one",
         hostname="one",
         run_dir=str(directory),
+        containers_dir=str(directory / "containers"),
         spool_dir=str(directory / "spool"),
         disk="",
         layers=[],
@@ -190,7 +190,7 @@ async def serve(directory: Path, init_pid: int, files: FilesHelper) -> None:
         server_socket=str(directory / "server.sock"),
         capability="the-capability",
     )
-    app = create_app(HostContainer(init_pid), spec, files, Egress(NetworkPolicy([])))
+    app = create_app(HostContainer(init_pid), spec, Egress(NetworkPolicy([])))
     tcp = socket.socket()
     tcp.bind(("127.0.0.1", 0))
     tcp.listen(100)
@@ -205,11 +205,10 @@ async def serve(directory: Path, init_pid: int, files: FilesHelper) -> None:
 
 def run(directory: Path) -> None:
     process.set_child_subreaper()
-    files = FilesHelper.start()
     root = directory / "root"
     root.mkdir()
     init_pid = small_root(root)
-    asyncio.run(serve(directory, init_pid, files))
+    asyncio.run(serve(directory, init_pid))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ SPEC = SpriteSpec(
     name="one",
     hostname="one",
     run_dir="/run/one",
+    containers_dir="/run/containers",
     spool_dir="/spool/one",
     disk="/disk.img",
     layers=[],

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 from spriggan.linux import process
@@ -16,6 +16,7 @@ from spriggan.pilot.files import server
 from spriggan.pilot.files.answers import CHUNK, LENGTH
 
 LINE_LIMIT = 128 << 20  # a listing is one line
+IDLE_S = 30.0  # how long the server waits for more to do: it takes memory, and few sprites need it
 # How long a child that is no longer needed has to end by itself, and then to tidy up.
 LINGER_S = 1.0
 TIDY_S = 3.0
@@ -42,18 +43,17 @@ class NotRunning(Exception):
 class FilesHelper:
     """Does file operations in the sprite, as one of its users: each in a child of its own, so that one
     that hangs (in a file system of the user's, say) holds up no other.
+
+    The children's server is forked when there is something to do, and ends when there was nothing for a while.
     """
 
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
+    def __init__(self) -> None:
+        self._server: server.Server | None = None
+        self._users = 0
+        self._idle: asyncio.TimerHandle | None = None
         self._children: set[int] = set()  # descriptors of the processes
         self._endings: set[asyncio.Task[None]] = set()
         self._paused = False
-
-    @classmethod
-    def start(cls) -> FilesHelper:
-        """Fork the server. Call it before there is an event loop or a second thread."""
-        return cls(server.start())
 
     async def ask(self, init_pid: int, user: str, op: str, path: str, **arguments: object) -> dict[str, Any]:
         """Do an operation that needs no data; return its reply. Raises ``FileError``."""
@@ -123,9 +123,9 @@ class FilesHelper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         try:
-            with theirs:
+            with theirs, self._serving() as requests:
                 request = {"init_pid": init_pid, "user": user, "op": op, "path": path, **arguments}
-                await self._send(json.dumps(request).encode(), theirs.fileno())
+                await _send(requests, json.dumps(request).encode(), theirs.fileno())
         except BaseException:
             ours.close()
             raise
@@ -179,13 +179,41 @@ class FilesHelper:
             if await _ended(child, TIDY_S):
                 return
 
-    async def _send(self, message: bytes, fd: int) -> None:
-        while True:
-            try:
-                socket.send_fds(self._requests, [message], [fd])
-                return
-            except BlockingIOError:
-                await process.ready(self._requests.fileno(), writing=True)
+    @contextlib.contextmanager
+    def _serving(self) -> Iterator[socket.socket]:
+        """Yield where to ask for a child."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._server is None:
+            self._server = server.start()
+        self._users += 1
+        try:
+            yield self._server.requests
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._let_go)
+
+    def _let_go(self) -> None:
+        """Let the server end, when the last of its children has."""
+        idle, self._server, self._idle = self._server, None, None
+        if idle is not None:
+            idle.requests.close()
+            self._later(_reap(idle.pid))
+
+
+async def _reap(pid: int) -> None:
+    await process.wait(pid)
+
+
+async def _send(requests: socket.socket, message: bytes, fd: int) -> None:
+    while True:
+        try:
+            socket.send_fds(requests, [message], [fd])
+            return
+        except BlockingIOError:
+            await process.ready(requests.fileno(), writing=True)
 
 
 async def _ended(child: int, timeout: float) -> bool:

@@ -4,8 +4,8 @@ The child joins the sprite's user and mount namespaces and becomes the target us
 touches a path, with nothing open but the connection it answers on. So no path trick reaches more
 than that user could reach from a shell, and no permission has to be checked by hand.
 
-It is forked off the pilot before the event loop starts: it has one thread, and everything that a
-child needs is imported already. That matters: after joining, an import would run the sprite's code.
+It is forked off the pilot: so it has one thread, which joining a user namespace takes, and everything that
+a child needs is imported already. That matters: after joining, an import would run the sprite's code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from spriggan.linux import namespaces, process
@@ -25,8 +27,16 @@ LINGER_S = 5.0
 _CONNECTION = 3  # where a child keeps its only descriptor
 
 
-def start() -> socket.socket:
-    """Fork the server; return the socket to ask it on. It ends when that is closed."""
+@dataclass(frozen=True)
+class Server:
+    """A running server: the process, and the socket to ask it on. It ends when that is closed."""
+
+    pid: int
+    requests: socket.socket
+
+
+def start() -> Server:
+    """Fork the server. It goes its own way at once, so it does not matter that the caller may have threads."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -37,11 +47,14 @@ def start() -> socket.socket:
             os._exit(0)
     theirs.close()
     ours.setblocking(False)
-    return ours
+    return Server(pid, ours)
 
 
 def _serve(requests: socket.socket) -> None:
     process.set_name("pilot:files")
+    signal.set_wakeup_fd(-1)  # the event loop's
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     kept = os.dup2(requests.fileno(), _CONNECTION + 1)
     os.dup2(kept, _CONNECTION)
@@ -50,6 +63,8 @@ def _serve(requests: socket.socket) -> None:
     while True:
         message, fds, _, _ = socket.recv_fds(requests, 65536, 1)
         if not message:
+            with suppress(ChildProcessError):
+                os.wait()  # for all of them: left behind, they would be the pilot's to reap
             return
         try:
             pid = os.fork()

@@ -1,4 +1,4 @@
-"""The inner container: what the user calls the computer. Run by crun (runc where there is none)."""
+"""The inner container: what the user calls the computer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from typing import Any
 
 from spriggan.linux import process as processes
 from spriggan.linux.paths import open_in_root, read_in_root
-from spriggan.pilot.inner import nesting, oci, root
+from spriggan.pilot.inner import oci, root
 from spriggan.pilot.inner.identity import Identity
+from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.process import ExecError, Process
 from spriggan.wire.spec import SpriteSpec
 
-NAME = "sprite"  # the runtime's name for the container; its state directory is the sprite's own
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
@@ -44,12 +44,12 @@ class Console:
 class Container:
     """One sprite's world, from its disk and layers up to its first process."""
 
-    def __init__(
-        self, spec: SpriteSpec, *, staging: Path, pilot_files: Path, userns: int, netns: int
-    ) -> None:
+    def __init__(self, spec: SpriteSpec, kit: Kit, *, staging: Path, userns: int, netns: int) -> None:
         self._spec = spec
+        self._name = spec.sprite_id  # what the runtime calls the container
         self._staging = staging
-        self._pilot_files = pilot_files
+        self._kit = kit
+        self._runtime = kit.runtime
         self._userns = userns
         self._netns = netns
         self._counter = 0
@@ -96,8 +96,7 @@ class Container:
 
     def adopt(self) -> None:
         """Take over the container that an earlier pilot started. Raises ``OSError`` if it is gone."""
-        command = [*self._runtime("/dev/null"), "state", NAME]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=START_TIMEOUT_S)
+        done = self._runtime.run([*self._options("/dev/null"), "state", self._name], capture_output=True)
         state = json.loads(done.stdout) if done.returncode == 0 else {}
         if state.get("status") != "running":
             raise OSError("the container is not running any more")
@@ -175,8 +174,8 @@ class Container:
         base = f"{self._spec.run_dir}/exec-{self._counter}"
         with _files(base) as (pid_file, log, description):
             description.write_text(json.dumps(self._process_json(process, console)))
-            command = self._runtime(str(log))
-            command += [
+            command = [
+                *self._options(str(log)),
                 "exec",
                 "--detach",
                 "--pid-file",
@@ -184,9 +183,9 @@ class Container:
                 "--process",
                 str(description),
                 *(["--console-socket", console.socket] if console else []),
-                NAME,
+                self._name,
             ]
-            child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)  # noqa: ASYNC220
+            child = self._runtime.start(command, stdin=stdin, stdout=stdout, stderr=stderr)
             child.returncode = await processes.wait(child.pid)
             if child.returncode != 0:
                 raise _exec_error(process, log, child.returncode)
@@ -247,29 +246,21 @@ class Container:
             assembled,
             self.privileges,
             staging=self._staging,
-            pilot_files=self._pilot_files,
+            shown=self._kit.shown,
             userns=f"/proc/{os.getpid()}/fd/{self._userns}",
             netns=f"/proc/{os.getpid()}/fd/{self._netns}",
         )
         (bundle / "config.json").write_text(json.dumps(config))
         with _files(f"{spec.run_dir}/run") as (pid_file, log, _):
-            command = self._runtime(str(log))
-            command += ["run", "--detach", "--pid-file", str(pid_file), "--bundle", str(bundle), NAME]
+            command = [*self._options(str(log)), "run", "--detach", "--pid-file", str(pid_file)]
+            command += ["--bundle", str(bundle), self._name]
             with self._null() as fd:
-                done = subprocess.run(
-                    command,
-                    stdin=fd,
-                    stdout=fd,
-                    stderr=fd,
-                    check=False,
-                    timeout=START_TIMEOUT_S,
-                    umask=0,  # or the sprite's devices would be root's alone
-                )
+                # Without the mask the sprite's devices would be root's alone.
+                done = self._runtime.run(command, stdin=fd, stdout=fd, stderr=fd, umask=0)
             if done.returncode != 0:
-                raise OSError(f"{command[0]} could not start the container: {_last_line(log)}")
+                raise OSError(f"{self._runtime.name} could not start the container: {_last_line(log)}")
             self.init_pid = int(pid_file.read_text())
         self._stopping = False
-        nesting.allow(self.init_pid)
 
     def _reap_init(self) -> None:
         """Take init's exit status. The kernel keeps it until every process of the namespace is reaped."""
@@ -294,10 +285,10 @@ class Container:
         self._strays = False
 
     def _make_host_keys(self) -> None:
-        command = [*self._runtime("/dev/null"), "exec", "--user", "0:0", NAME, "sh", "-c"]
+        command = [*self._options("/dev/null"), "exec", "--user", "0:0", self._name, "sh", "-c"]
         command.append("command -v ssh-keygen >/dev/null && ssh-keygen -A || true")
         with self._null() as fd:
-            subprocess.run(command, stdin=fd, stdout=fd, stderr=fd, check=False, timeout=START_TIMEOUT_S)
+            self._runtime.run(command, stdin=fd, stdout=fd, stderr=fd)
 
     def _terminate(self, grace: float) -> None:
         """SIGTERM to all but init, wait until only init's own are left, then kill init."""
@@ -324,12 +315,10 @@ class Container:
         return found - keepalive - {self.init_pid}
 
     def _delete(self) -> None:
-        state = Path(self._spec.run_dir) / "crun" / NAME
-        command = [*self._runtime("/dev/null"), "delete", "--force", NAME]
+        state = Path(self._spec.containers_dir) / self._name
         if state.exists():
-            subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=START_TIMEOUT_S
-            )
+            command = [*self._options("/dev/null"), "delete", "--force", self._name]
+            self._runtime.run(command, stdin=subprocess.DEVNULL, capture_output=True)
             shutil.rmtree(state, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -337,17 +326,14 @@ class Container:
         """Our own /dev/null: the runtime makes the container's user the owner of what it gets as
         standard streams, and with the host's that would be for everybody.
         """
-        fd = os.open(self._pilot_files / "null", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(self._kit.null, os.O_RDWR | os.O_CLOEXEC)
         try:
             yield fd
         finally:
             os.close(fd)
 
-    def _runtime(self, log: str) -> list[str]:
-        program = shutil.which("crun") or shutil.which("runc")
-        if program is None:
-            raise OSError("neither crun nor runc is installed")
-        return [program, "--root", f"{self._spec.run_dir}/crun", "--log", log]
+    def _options(self, log: str) -> list[str]:
+        return ["--root", self._spec.containers_dir, "--log", log]
 
 
 @contextlib.contextmanager

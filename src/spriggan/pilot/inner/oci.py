@@ -54,9 +54,15 @@ FROM_DISK = {
     "logs": "/.sprite/logs",
 }
 
+# A nested user namespace (rootless podman) may mount proc and sysfs only where an instance with
+# nothing mounted over it exists already (mount_too_revealing() in the kernel's fs/namespace.c). The
+# masks on those that users see would forbid it, so there are two more, below a mask of their own.
+UNMASKED = "/.pilot/kernel"
+
 # What tells about the host rather than about the sprite: block devices with the paths behind
 # them, firmware, kernel memory and keys.
 MASKED = [
+    UNMASKED,
     "/proc/kcore",
     "/proc/keys",
     "/proc/timer_list",
@@ -76,6 +82,7 @@ MASKED = [
     "/sys/fs/xfs",
 ]
 
+_PRIVATE = ["nosuid", "noexec", "nodev"]
 _DEVICES = [("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200)]
 
 
@@ -92,12 +99,12 @@ def configuration(
     privileges: dict[str, Any],
     *,
     staging: Path,
-    pilot_files: Path,
+    shown: Path,
     userns: str,
     netns: str,
 ) -> dict[str, Any]:
-    """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the inner app's socket, ``pilot_files`` holds
-    ``tini``; ``userns`` and ``netns`` are paths of the namespaces to join.
+    """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the inner app's socket;
+    ``shown`` is what the sprite sees as /.pilot; ``userns`` and ``netns`` are paths of the namespaces to join.
     """
     id_map = [{"containerID": 0, "hostID": spec.first_id, "size": ID_COUNT}]
     return {
@@ -114,7 +121,7 @@ def configuration(
             "noNewPrivileges": False,
             "rlimits": RLIMITS,
         },
-        "mounts": [*_system_mounts(), *_disk_mounts(assembled.disk), *_pilot_mounts(staging, pilot_files)],
+        "mounts": [*_system_mounts(), *_disk_mounts(assembled.disk), *_pilot_mounts(staging, shown)],
         "linux": {
             "namespaces": [
                 {"type": "user", "path": userns},
@@ -166,9 +173,8 @@ def allowed_capabilities(privileges: dict[str, Any]) -> list[str]:
 
 
 def _system_mounts() -> list[dict[str, Any]]:
-    private = ["nosuid", "noexec", "nodev"]
     return [
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": private},
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": _PRIVATE},
         {
             "destination": "/dev",
             "type": "tmpfs",
@@ -187,9 +193,9 @@ def _system_mounts() -> list[dict[str, Any]]:
             "source": "shm",
             "options": ["nosuid", "nodev", "mode=1777"],
         },
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": private},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": private},
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*private, "rw"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": _PRIVATE},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": _PRIVATE},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*_PRIVATE, "rw"]},
         {
             "destination": "/run",
             "type": "tmpfs",
@@ -211,14 +217,16 @@ def _disk_mounts(disk: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _pilot_mounts(staging: Path, pilot_files: Path) -> list[dict[str, Any]]:
+def _pilot_mounts(staging: Path, shown: Path) -> list[dict[str, Any]]:
     return [
         {
-            "destination": "/.pilot/tini",
+            "destination": "/.pilot",
             "type": "bind",
-            "source": str(pilot_files / "tini"),
+            "source": str(shown),
             "options": ["bind", "ro", "nosuid", "nodev"],
         },
+        {"destination": f"{UNMASKED}/proc", "type": "proc", "source": "proc", "options": _PRIVATE},
+        {"destination": f"{UNMASKED}/sys", "type": "sysfs", "source": "sysfs", "options": _PRIVATE},
         {
             "destination": "/.sprite/api.sock",
             "type": "bind",

@@ -1,0 +1,46 @@
+"""What the zygote makes once, for all pilots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from spriggan.linux import namespaces
+from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
+from spriggan.pilot.inner.runtime import Runtime
+
+TINI = "tini-static"
+
+
+@dataclass(frozen=True)
+class Kit:
+    """``shown`` is what every sprite sees as /.pilot, ``null`` a null device of our own."""
+
+    shown: Path
+    null: Path
+    runtime: Runtime
+
+    @classmethod
+    def make(cls, directory: Path) -> Kit:
+        """Mount a small file system at ``directory``, in a mount namespace that this makes.
+
+        A copy in memory, because a bind mount from the host's own file system would show its device and
+        path in the sprite's mount table. Raises ``OSError`` naming what this host lacks.
+        """
+        tini = shutil.which(TINI)
+        if tini is None:
+            raise OSError(f"{TINI} is not installed; run `spriggan setup`")
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_SLAVE)
+        directory.mkdir(exist_ok=True)
+        mount("pilot", directory, "tmpfs", MS_NOSUID, "mode=755,size=4m")
+        kit = cls(directory / "sprite", directory / "null", Runtime.load())
+        for name in ("proc", "sys"):
+            (kit.shown / "kernel" / name).mkdir(parents=True)  # see oci.UNMASKED
+        shutil.copy(tini, kit.shown / "tini")
+        (kit.shown / "tini").chmod(0o755)
+        os.mknod(kit.null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        return kit

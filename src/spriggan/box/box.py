@@ -24,6 +24,14 @@ class Box(Protocol):
 
     kind: str
 
+    async def warm(self) -> None:
+        """Start what makes the first start quick."""
+        ...
+
+    def expect(self) -> None:
+        """A sprite or a command in one is about to be started: whatever makes that quicker may begin."""
+        ...
+
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         """Start a sprite; ``netns`` holds its uplink. Returns when commands can run.
 

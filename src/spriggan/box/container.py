@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from spriggan.box.zygote import Zygote
 from spriggan.errors import Broken, Conflict, DamagedDisk
 from spriggan.linux import loop, process
 from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
+from spriggan.linux.migration import Readiness
 from spriggan.wire.spec import Limits, Policies, SpriteSpec
 
 START_TIMEOUT_S = 60.0
@@ -37,17 +38,22 @@ class ContainerBox:
         self._runtime = runtime
         self._zygote = Zygote(runtime)
         self._hierarchies: Hierarchies | None = None
+        self._readiness: Readiness | None = None
 
     async def warm(self) -> None:
-        """Start what makes the first start quick."""
         self._runtime.mkdir(parents=True, exist_ok=True, mode=0o711)
         await self._zygote.warm()
+
+    def expect(self) -> None:
+        if self._readiness is None:
+            self._readiness = Readiness(self._host())
+        self._readiness.expect()
 
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         run_dir = self._run_dir(spec.sprite_id)
         try:
             await asyncio.to_thread(self._prepare, spec, run_dir)
-            await self._fork(run_dir, netns)
+            await self._fork(run_dir, spec.layers, netns)
         except BaseException:
             await asyncio.shield(self.stop(spec.sprite_id, grace=0))
             raise
@@ -56,7 +62,7 @@ class ContainerBox:
         # The namespaces come from the keeper; the descriptor only fills the place.
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            await self._fork(self._run_dir(sprite_id), null)
+            await self._fork(self._run_dir(sprite_id), [], null)
         finally:
             os.close(null)
 
@@ -95,10 +101,10 @@ class ContainerBox:
         self._write_spec(replace(spec, limits=limits))
 
     def state(self, sprite_id: str) -> State:
-        if not self._group(sprite_id).pids():
-            return State.GONE
-        pilot = self._group(sprite_id).child("pilot").pids()
-        return State.RUNNING if self._pilot_pid(sprite_id) in pilot else State.NO_PILOT
+        # Asked before every command, and the pilot is one process: to look through the groups takes longer.
+        if self._pilot_pid(sprite_id) is not None:
+            return State.RUNNING
+        return State.NO_PILOT if self._group(sprite_id).pids() else State.GONE
 
     def freeze(self, sprite_id: str) -> None:
         self._group(sprite_id).child("box").freeze()
@@ -137,6 +143,9 @@ class ContainerBox:
         return self._run_dir(sprite_id) / "pilot.sock"
 
     async def close(self) -> None:
+        if self._readiness is not None:
+            await asyncio.to_thread(self._readiness.close)
+            self._readiness = None
         await asyncio.to_thread(self._zygote.close)
 
     def remove_instance(self) -> None:
@@ -167,7 +176,8 @@ class ContainerBox:
             pid, started = (self._run_dir(sprite_id) / "pilot").read_text().split()
         except (OSError, ValueError):
             return None
-        return int(pid) if process.start_time(int(pid)) == int(started) else None
+        same = process.start_time(int(pid)) == int(started) and process.is_running(int(pid))
+        return int(pid) if same else None
 
     def _prepare(self, spec: SpriteSpec, run_dir: Path) -> None:
         """Make the cgroups with their limits and the runtime directory."""
@@ -194,11 +204,11 @@ class ContainerBox:
         new.write_text(spec.to_json())
         new.rename(new.with_name("spec.json"))
 
-    async def _fork(self, run_dir: Path, netns: int) -> None:
+    async def _fork(self, run_dir: Path, layers: Iterable[str], netns: int) -> None:
         """Have a pilot started and wait until it says that it serves."""
         async with _pipe() as (report, writer):
             try:
-                pid = await self._zygote.fork(run_dir / "spec.json", netns, writer)
+                pid = await self._zygote.fork(run_dir / "spec.json", layers, netns, writer)
             finally:
                 os.close(writer)
             (run_dir / "pilot").write_text(f"{pid} {process.start_time(pid) or 0}\n")

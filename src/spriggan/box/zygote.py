@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from spriggan.errors import Broken
+from spriggan.linux.mount import mount_points
 
 START_TIMEOUT_S = 30.0
 
 
 class Zygote:
-    """A zygote process, started when first needed and again when it has died."""
+    """A zygote process, started when first needed and again when it has died.
+
+    It sees the host's mounts as they were when it started: where they are not shared (no systemd), those that
+    were made later do not reach it. One that lacks what a pilot needs is replaced.
+    """
 
     def __init__(self, runtime: Path) -> None:
         self._runtime = runtime
         self._lock = asyncio.Lock()
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._mounts: set[str] = set()
 
     async def warm(self) -> None:
         """Start the zygote if it does not run."""
         async with self._lock:
-            await self._ensure()
+            await self._ensure([])
 
-    async def fork(self, spec_file: Path, netns: int, report: int) -> int:
-        """Have a pilot forked; return its pid. Raises ``Broken`` if that is impossible."""
+    async def fork(self, spec_file: Path, layers: Iterable[str], netns: int, report: int) -> int:
+        """Have a pilot forked that sees the mounts ``layers``; return its pid.
+
+        Raises ``Broken`` if that is impossible.
+        """
         async with self._lock:
             for _ in range(2):  # a zygote that died since it was last asked is replaced once
-                connection = await self._ensure()
+                connection = await self._ensure(layers)
                 try:
                     return await asyncio.to_thread(_ask, connection, spec_file, [netns, report])
                 except OSError:
@@ -43,10 +54,12 @@ class Zygote:
         """Let the zygote end. Its pilots go on."""
         self._forget()
 
-    async def _ensure(self) -> socket.socket:
-        if self._socket is not None and self._process is not None and self._process.poll() is None:
+    async def _ensure(self, layers: Iterable[str]) -> socket.socket:
+        alive = self._process is not None and self._process.poll() is None
+        if self._socket is not None and alive and self._mounts.issuperset(map(os.path.realpath, layers)):
             return self._socket
         self._forget()
+        self._mounts = set(mount_points())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = _start(theirs.fileno(), self._runtime, self._log())

@@ -33,6 +33,7 @@ class Keeper:
         live = self._core.lives.get(row.id)
         if live is None:
             raise NotFound("sprite not found", hint="see what there is with: spriggan list")
+        self._waking.box(row).expect()
         with live.hold(reason):  # before it is awake, so that it cannot fall asleep in between
             yield await self._core.complete(self._wake(row.id))
 

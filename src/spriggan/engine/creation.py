@@ -34,6 +34,7 @@ class Creation:
         """
         row = await self._new_row(request)
         self.rate.take()
+        self._core.host.boxes[row.box].expect()  # its first command comes next
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"create {row.name}")
         return await self._core.complete(self._create(row))
 
@@ -89,6 +90,7 @@ class Creation:
     async def _fork(self, name: str, new_name: str, checkpoint: str | None) -> Sprite:
         core = self._core
         async with core.exclusively(name) as (source, source_live):
+            core.host.boxes[source.box].expect()
             if checkpoint is not None:
                 await checkpoints.find(core, source, checkpoint)
             now = rows.now()

@@ -101,6 +101,7 @@ class Engine:
         for loop in (parts.keeper.run(), parts.guardian.run(), Housekeeping(host).run()):
             self._loops.append(asyncio.create_task(loop))
         parts.core.spawn(asyncio.to_thread(host.pool.empty_trash))
+        parts.core.spawn(parts.waking.prepare())
 
     # Sprites
 

@@ -44,6 +44,7 @@ class Restore:
             if live.phase is Phase.PAUSED:
                 raise NoSpace(live.paused_because, hint="free space first, or stop the sprite")
             await self._waking.check(row, live)
+            self._waking.box(row).expect()
             known = await core.store.run(lambda tx: rows.checkpoints(tx, row.id))
             details = {
                 "checkpoint": checkpoint_id,

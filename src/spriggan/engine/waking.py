@@ -6,6 +6,7 @@ Everything here wants the sprite's lock held.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ from spriggan.engine.core import Core
 from spriggan.engine.limits import check_running
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import Health, SpriteRow
-from spriggan.errors import Broken, DamagedDisk, NoSpace, SprigganError, Unavailable
+from spriggan.errors import Broken, DamagedDisk, NoSpace, NotFound, SprigganError, Unavailable
 from spriggan.linux import loop
 from spriggan.net import addresses
 from spriggan.wire.spec import Limits, Policies, SpriteSpec, Uplink, User
@@ -56,6 +57,15 @@ class Waking:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._slots = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Do beforehand what the first sprite would wait for."""
+        host = self._core.host
+        with contextlib.suppress(NotFound):  # there may be no image yet
+            image = await asyncio.to_thread(host.images.get, self._core.options.default_image)
+            await asyncio.to_thread(host.images.mount_layers, image.digests)
+        for box in host.boxes.values():
+            await box.warm()
 
     async def up(self, row: SpriteRow, live: Live) -> SpriteRow:
         """Make the sprite run, whatever it does now; return its row as it is then.

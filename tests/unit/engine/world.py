@@ -51,6 +51,12 @@ class MemoryBox:
     def where(self, sprite_id: str) -> Path:
         return self._place / sprite_id
 
+    async def warm(self) -> None:
+        return
+
+    def expect(self) -> None:
+        return
+
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         os.fstat(netns)
         self._mount(spec.sprite_id, spec.disk)

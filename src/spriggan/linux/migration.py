@@ -1,0 +1,67 @@
+"""Keep the kernel ready to move processes between cgroups.
+
+Whoever moves a process takes a lock that all forks and exits hold for reading. The first one after a pause
+waits for an RCU grace period, 10 ms and more; those that follow within the next do not
+(cgroup_threadgroup_rwsem, kernel/rcu/sync.c). To start a sprite and a command in it moves three processes,
+each about as long after the one before as the kernel takes to forget. So for as long as such a
+thing is to be expected, a thread moves this process to where it is already, which does nothing else.
+
+The mount option "favordynmods" does it for the whole host and for good, which is for its owner to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+from spriggan.linux.cgroup import Hierarchies
+
+BEAT_S = 0.004
+LASTS_S = 0.5
+
+
+class Readiness:
+    """``expect`` says that processes will be moved soon; the thread runs from the first time on."""
+
+    def __init__(self, host: Hierarchies) -> None:
+        self._procs = _own_group(host) / "cgroup.procs"
+        self._until = 0.0
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def expect(self) -> None:
+        """Be ready, for half a second from now. Returns at once."""
+        self._until = time.monotonic() + LASTS_S
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
+            self._thread.start()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wanted.wait()
+            self._wanted.clear()
+            with contextlib.suppress(OSError):  # it is slower then, and no more
+                while time.monotonic() < self._until and not self._closed:
+                    self._procs.write_text("0")
+                    time.sleep(BEAT_S)
+
+
+def _own_group(host: Hierarchies) -> Path:
+    """The directory of this process's own group in one hierarchy; which one does not matter."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = host.v1.get(controllers) if controllers else host.unified
+        if root is not None and (root / path.lstrip("/")).exists():
+            return root / path.lstrip("/")
+    return host.roots()[0]

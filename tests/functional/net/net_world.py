@@ -192,6 +192,11 @@ def ask(address: str, *, udp: bool = False, timeout: float = 0.3) -> str:
         return sock.recv(100).decode()
 
 
+def reach(address: str, *, udp: bool = False) -> str:
+    """The same for what must be reached, with the patience that a busy machine needs."""
+    return ask(address, udp=udp, timeout=10)
+
+
 def ping(address: str) -> bool:
     """Whether ``address`` answers an echo request."""
     v6 = ":" in address

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from net_world import FAR4, World, ask, nft
+from net_world import FAR4, World, ask, nft, reach
 
 from spriggan.linux import namespaces
 from spriggan.net.host import HostRules
@@ -142,7 +142,7 @@ def test_a_forward_policy_of_drop_is_named_and_its_fix_works(
             assert blocker.fix == f"ufw route allow in on sg{world.instance[:4]}-+"
             return
         world.on_host(lambda: subprocess.run(blocker.fix, shell=True, check=True))
-        assert sprite.run(lambda: ask(FAR4))
+        assert sprite.run(lambda: reach(FAR4))
         assert world.on_host(world.rules.forward_blockers) == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from net_dns import STUB, ask_udp, code_of, question, reply, resolving, upstream
-from net_world import FAR4, FAR6, PORT, World, ask
+from net_world import FAR4, FAR6, PORT, World, ask, reach
 
 from spriggan.linux import namespaces
 from spriggan.pilot.inner.egress import Egress
@@ -36,7 +36,7 @@ def guarded(world: World, tmp_path: Path) -> Iterator[Any]:
 
 def test_an_address_is_reached_only_by_a_name_that_is_allowed(guarded: Any) -> None:
     sprite, apply, asked = guarded
-    assert sprite.run(lambda: ask(FAR4))
+    assert sprite.run(lambda: reach(FAR4))
     apply(ALLOW_GOOD)
     for udp in (False, True):
         with pytest.raises(OSError):
@@ -48,11 +48,11 @@ def test_an_address_is_reached_only_by_a_name_that_is_allowed(guarded: Any) -> N
         sprite.run(lambda: ask(FAR4))
     answer = sprite.run(lambda: ask_udp(question("A.Good.Example")))
     assert code_of(answer) == 0 and answer.endswith(socket.inet_aton(FAR4))
-    assert sprite.run(lambda: ask(FAR4)) and sprite.run(lambda: ask(FAR4, udp=True))
+    assert sprite.run(lambda: reach(FAR4)) and sprite.run(lambda: reach(FAR4, udp=True))
     with pytest.raises(OSError):  # the other family's address was never an answer
         sprite.run(lambda: ask(FAR6))
     apply([])
-    assert sprite.run(lambda: ask(FAR4)) and sprite.run(lambda: ask(FAR6))
+    assert sprite.run(lambda: reach(FAR4)) and sprite.run(lambda: reach(FAR6))
 
 
 def test_a_change_ends_what_is_no_longer_allowed(world: World, guarded: Any) -> None:
@@ -100,12 +100,12 @@ def test_the_same_policy_again_keeps_nothing_open_by_accident(guarded: Any) -> N
     sprite, apply, _ = guarded
     apply(ALLOW_GOOD)
     sprite.run(lambda: ask_udp(question("a.good.example")))
-    assert sprite.run(lambda: ask(FAR4))
+    assert sprite.run(lambda: reach(FAR4))
     apply(ALLOW_GOOD)
     with pytest.raises(OSError):  # it must be looked up again
         sprite.run(lambda: ask(FAR4))
     sprite.run(lambda: ask_udp(question("a.good.example")))
-    assert sprite.run(lambda: ask(FAR4))
+    assert sprite.run(lambda: reach(FAR4))
 
 
 def test_an_allowed_name_does_not_open_what_is_private(world: World, tmp_path: Path) -> None:

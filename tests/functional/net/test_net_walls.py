@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from net_world import FAR4, FAR6, HOST4, HOST6, MTU, PRIVATE, World, ask, nft, ping
+from net_world import FAR4, FAR6, HOST4, HOST6, MTU, PRIVATE, World, ask, nft, ping, reach
 from pyroute2 import IPRoute
 
 from spriggan.linux import namespaces
@@ -25,7 +25,7 @@ SLOT, OTHER = 900, 901
 @pytest.mark.parametrize(("far", "host"), [(FAR4, HOST4), (FAR6, HOST6)])
 def test_a_sprite_reaches_the_internet_as_the_host(world: World, far: str, host: str, udp: bool) -> None:
     with world.sprite(SLOT) as sprite:
-        assert sprite.run(lambda: ask(far, udp=udp)) == host
+        assert sprite.run(lambda: reach(far, udp=udp)) == host
         assert sprite.run(lambda: ping(far))
 
 
@@ -82,7 +82,7 @@ def test_without_an_ipv6_internet_a_sprite_does_not_wait_for_one(world: World) -
             sprite.run(lambda: ask("2001:db8:1::1"))
         assert error.value.errno == errno.ENETUNREACH
         assert sprite.run(lambda: ping("fdf::2"))
-        assert sprite.run(lambda: ask(FAR4)) == HOST4
+        assert sprite.run(lambda: reach(FAR4)) == HOST4
 
 
 def test_127_0_0_1_is_the_sprites_own(world: World) -> None:
@@ -96,7 +96,7 @@ def test_the_hosts_wall_stands_without_the_routers(world: World, target: str) ->
     with world.sprite(SLOT) as sprite:
         named = {"gateway4": sprite.uplink.ipv4_gateway, "gateway6": sprite.uplink.ipv6_gateway}
         address = named.get(target, target)
-        assert sprite.run_in_router(lambda: ask(FAR6 if ":" in address else FAR4))
+        assert sprite.run_in_router(lambda: reach(FAR6 if ":" in address else FAR4))
         with pytest.raises(TimeoutError):
             sprite.run_in_router(lambda: ask(address))
         assert not sprite.run_in_router(lambda: ping(address))
@@ -129,7 +129,7 @@ def test_two_sprites_do_not_reach_each_other(world: World) -> None:
                 with pytest.raises(OSError):
                     run(lambda target=target: ask(target))
                 assert not run(lambda target=target: ping(target))
-        assert one.run(lambda: ask(FAR4)) == other.run(lambda: ask(FAR4)) == HOST4
+        assert one.run(lambda: reach(FAR4)) == other.run(lambda: reach(FAR4)) == HOST4
 
 
 def test_sprites_of_two_instances_do_not_reach_each_other(world: World, tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_sprites_of_two_instances_do_not_reach_each_other(world: World, tmp_path
             ):
                 assert not run(lambda target=target: ping(str(target.ipv4)))
                 assert not run(lambda target=target: ping(str(target.ipv6)))
-            assert one.run(lambda: ask(FAR4)) == other.run(lambda: ask(FAR4)) == HOST4
-            assert one.run(lambda: ask(FAR6)) == other.run(lambda: ask(FAR6)) == HOST6
+            assert one.run(lambda: reach(FAR4)) == other.run(lambda: reach(FAR4)) == HOST4
+            assert one.run(lambda: reach(FAR6)) == other.run(lambda: reach(FAR6)) == HOST6
     finally:
         second.on_host(second.rules.remove)
 
@@ -161,7 +161,7 @@ def test_nobody_outside_reaches_a_sprite(world: World) -> None:
             return [ping(str(end.ipv4)), ping(str(end.ipv6)), ping("10.0.0.1")]
 
         assert namespaces.in_network(world.far, from_far) == [False, False, False]
-        assert sprite.run(lambda: ask(FAR4))
+        assert sprite.run(lambda: reach(FAR4))
 
 
 def test_the_router_offers_its_resolver_and_nothing_else(world: World) -> None:
@@ -181,8 +181,8 @@ def test_the_sprite_connects_again_after_its_container_was_replaced(world: World
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, new)
             namespaces.in_network(sprite.router, lambda: router.attach(sprite.uplink, new))
-            assert namespaces.in_network(new, lambda: ask(FAR4)) == HOST4
-            assert namespaces.in_network(new, lambda: ask(FAR6)) == HOST6
+            assert namespaces.in_network(new, lambda: reach(FAR4)) == HOST4
+            assert namespaces.in_network(new, lambda: reach(FAR6)) == HOST6
             with pytest.raises(OSError):
                 sprite.run(lambda: ask(FAR4))
 
@@ -206,7 +206,7 @@ def test_links_are_listed_and_go_with_their_namespace(world: World) -> None:
 def test_a_slot_can_be_used_again_at_once(world: World) -> None:
     for _ in range(5):
         with world.sprite(SLOT) as sprite:
-            assert sprite.run(lambda: ask(FAR4)) == HOST4
+            assert sprite.run(lambda: reach(FAR4)) == HOST4
 
 
 def test_addresses_that_the_host_routes_are_not_free(world: World) -> None:

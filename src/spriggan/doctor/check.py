@@ -35,7 +35,7 @@ class Check:
     fix: str = ""
     essential: bool = False
     private: bool = False
-    limit: float = 10.0  # seconds
+    limit: float = 30.0  # seconds: a slow machine may load modules for the first time
 
     def run(self, place: Place) -> Finding:
         """Find out; nothing that goes wrong is raised."""

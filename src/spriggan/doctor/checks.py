@@ -139,5 +139,5 @@ OPTIONAL = [
         fix="modprobe tun",
         private=True,
     ),
-    Check("kvm", "KVM", kvm.kvm, kvm.COSTS, fix=install("qemu-system-x86"), private=True, limit=30),
+    Check("kvm", "KVM", kvm.kvm, kvm.COSTS, fix=install("qemu-system-x86"), private=True),
 ]

@@ -54,11 +54,22 @@ def _boot() -> Finding | str:
     reached = boot.boot(program, image, accelerator="kvm", cpu="host", patience=BOOT_SECONDS)
     if reached is Reached.BOOTED:
         return f"{image.name} booted in {Path(program).name}"
-    came = "started, but did not get to its end" if reached is Reached.STARTED else "printed nothing"
+    if reached is Reached.STARTED:
+        return limited(
+            f"{image.name} started in {Path(program).name}, but was not done within {BOOT_SECONDS:.0f} s",
+            costs="virtual machines start slowly, or get stuck",
+            fix=_show(program, image),
+        )
     return missing(
-        f"it ran 64-bit code with paging and SSE2, but {image} {came} within {BOOT_SECONDS:.0f} s",
+        f"it ran 64-bit code with paging and SSE2, but {image.name} printed nothing in {Path(program).name}",
         costs=COSTS,
-        fix=f"see what it says: {program} -accel kvm -nographic -append console=ttyS0 -kernel {image}",
+        fix=_show(program, image),
+    )
+
+
+def _show(program: str, image: Path) -> str:
+    return (
+        f"see what it says: {program} -accel kvm -cpu host -nographic -append console=ttyS0 -kernel {image}"
     )
 
 

@@ -117,7 +117,10 @@ def ipv6(place: Place) -> Finding | str:
 
 def dns(place: Place) -> Finding | str:
     """A question to each name server that a sprite's would be handed on to."""
-    servers = upstreams(_RESOLV_CONF.read_text(errors="replace"))
+    try:
+        servers = upstreams(_RESOLV_CONF.read_text(errors="replace"))
+    except FileNotFoundError:
+        servers = upstreams("")
     answered = ask(servers, _PATIENCE)
     silent = [server for server in servers if server not in answered]
     if not silent:

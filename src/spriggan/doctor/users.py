@@ -12,7 +12,7 @@ from spriggan.linux.mount import mount
 from spriggan.net import addresses, claims
 
 _SYSCTL = Path("/proc/sys")
-_FEW = 1000  # user namespaces: one for each sprite, and more for the containers in it
+_FEW = 256  # user namespaces in a sprite: a browser takes one for each tab, a container one
 _USER = 1000  # the id that the user of our image has
 
 # What can forbid user namespaces to those who are not the machine's root: (setting, value that
@@ -30,11 +30,11 @@ def user_namespaces(place: Place) -> Finding | str:
     most = _setting("user.max_user_namespaces")
     if most is not None and int(most) < _FEW:
         return limited(
-            f"there can be no more than {most} at once",
-            costs="that many sprites, less what programs inside them use",
+            f"ids are mapped, but a sprite can have no more than {most}, with those made inside it",
+            costs="containers and sandboxes inside sprites fail beyond that",
             fix="sysctl -w user.max_user_namespaces=65536",
         )
-    return f"ids are mapped; up to {most} at once" if most is not None else "ids are mapped"
+    return f"ids are mapped; up to {most} in each sprite" if most is not None else "ids are mapped"
 
 
 def nested(place: Place) -> Finding | str:

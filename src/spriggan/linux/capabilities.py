@@ -6,6 +6,7 @@ import ctypes
 
 from spriggan.linux import libc
 
+PR_SET_KEEPCAPS = 8
 _VERSION_3 = 0x20080522
 
 
@@ -21,8 +22,13 @@ class _Data(ctypes.Structure):
     )
 
 
+def keep() -> None:
+    """Let a change of all ids from root leave the permitted capabilities; only until the next exec."""
+    libc.call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0, what="prctl(PR_SET_KEEPCAPS)")
+
+
 def raise_permitted() -> None:
-    """Make every permitted capability effective again, as setfsuid(2) takes some away."""
+    """Make every permitted capability effective again, as changes of ids take them away."""
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
     libc.call("capget", ctypes.byref(header), ctypes.byref(data), what="capget")
     for half in data:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from spriggan.linux import libc
+from spriggan.linux import capabilities, libc
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
@@ -110,6 +110,8 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
     The namespace belongs to ``first_id``, not to root: what the kernel counts per user (inotify
     instances, message queues, pending signals, namespaces) it counts for the owner as well, and
     with root as the owner of all, one namespace could use up what the others and the host need.
+    It is made with root's capabilities all the same: some hosts let nobody else make one (Debian's
+    kernel.unprivileged_userns_clone, Ubuntu's kernel.apparmor_restrict_unprivileged_userns).
     """
     ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
     done_r, done_w = os.pipe2(os.O_CLOEXEC)
@@ -118,7 +120,9 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
         try:
             os.close(done_w)
             os.setresgid(first_id, first_id, first_id)
+            capabilities.keep()
             os.setresuid(first_id, first_id, first_id)
+            capabilities.raise_permitted()
             unshare(CLONE_NEWUSER)
             if flags:
                 unshare(flags)

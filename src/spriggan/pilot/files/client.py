@@ -20,6 +20,8 @@ IDLE_S = 30.0  # how long the server waits for more to do: it takes memory, and 
 # How long a child that is no longer needed has to end by itself, and then to tidy up.
 LINGER_S = 1.0
 TIDY_S = 3.0
+# A file system that takes nothing for so long hangs. While it does, nobody sees that the client is gone.
+STALL_S = 120.0
 
 
 class FileError(Exception):
@@ -90,6 +92,8 @@ class FilesHelper:
             try:
                 await _upload(writer, body, reply)
                 return await reply
+            except TimeoutError as error:
+                raise FileError("EIO", "the file system does not take what is written", path) from error
             finally:
                 reply.cancel()
 
@@ -240,7 +244,8 @@ async def _upload(
                     return
                 part = piece[start : start + CHUNK]
                 writer.write(LENGTH.pack(len(part)) + part)
-                await writer.drain()
+                async with asyncio.timeout(STALL_S):
+                    await writer.drain()
         writer.write(LENGTH.pack(0))
         await writer.drain()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
-from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from spriggan.pilot.files.calls import Calls, subscription
@@ -45,7 +47,8 @@ _STATUS = {
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 Handler = Callable[[Request], Awaitable[Response]]
-Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Call = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
+T = TypeVar("T")
 
 
 class Files:
@@ -76,9 +79,9 @@ class Files:
     async def read(self, request: Request) -> Response:
         """The file's bytes; part of them where a Range is asked for."""
         wanted = _range(request.headers.get("range"))
-        opened = self._calls.reading(dict(request.query_params), wanted)
-        # Entered by hand because the response outlives this call; the background task closes it.
-        reply, body = await opened.__aenter__()
+        stack = AsyncExitStack()
+        opened = stack.enter_async_context(self._calls.reading(dict(request.query_params), wanted))
+        reply, body = await _while_there(request, opened)
         headers = {}
         status = 200
         if reply["length"] is not None:
@@ -88,20 +91,13 @@ class Files:
                 end = reply["start"] + reply["length"] - 1
                 headers["content-range"] = f"bytes {reply['start']}-{end}/{reply['size']}"
 
-        async def close() -> None:
-            await opened.__aexit__(None, None, None)
-
-        return StreamingResponse(
-            _closing(body, close),
-            status,
-            headers,
-            media_type="application/octet-stream",
-            background=BackgroundTask(close),
-        )
+        return _File(body, stack, status, headers)
 
     async def write(self, request: Request) -> Response:
         """Write a whole file; answered when it is safe on the disk."""
-        return _json(await self._calls.write(dict(request.query_params), request.stream()))
+        whole = asyncio.Event()
+        work = self._calls.write(dict(request.query_params), _noticing_the_end(request, whole))
+        return _json(await _while_there(request, work, after=whole))
 
     async def list(self, request: Request) -> Response:
         """A directory's children, or the one entry of a file.
@@ -110,14 +106,15 @@ class Files:
         for it; so it gets that first, with an empty name, which it skips when it iterates.
         """
         itself = request.headers.get("user-agent", "").startswith("sprites-py")
-        return _json(await self._calls.list(dict(request.query_params), itself=itself))
+        work = self._calls.list(dict(request.query_params), itself=itself)
+        return _json(await _while_there(request, work))
 
     async def delete(self, request: Request) -> Response:
         """Delete a file or directory, named in the query or in a JSON body."""
         query: dict[str, Any] = dict(request.query_params)
         if "path" not in query:
             query |= await json_body(request, 'send {"path": "/tmp/file"}')
-        return _json(await self._calls.delete(query))
+        return _json(await _while_there(request, self._calls.delete(query)))
 
     async def watch(self, websocket: WebSocket) -> None:
         """Tell of changes until the client goes."""
@@ -169,7 +166,7 @@ def _post(call: Call, example: dict[str, str]) -> Handler:
 
     async def handle(request: Request) -> Response:
         body = await json_body(request, f"send {json.dumps(example)}")
-        return _json(await call(body))
+        return _json(await _while_there(request, call(body)))
 
     return _refusing(handle)
 
@@ -206,13 +203,66 @@ def _not_running() -> JSONResponse:
     return error_response(503, "the sprite is not running", "try again in a moment", {"retry-after": "1"})
 
 
-async def _closing(body: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-    """The bytes; and the file is closed also when the client goes before the end."""
+class _File(Response):
+    """A file's bytes, for as long as the client is there. ``stack`` holds what is to be closed then.
+
+    Starlette's own streaming response notices that a client is gone only when it has something to send.
+    """
+
+    media_type = "application/octet-stream"
+
+    def __init__(
+        self, body: AsyncIterator[bytes], stack: AsyncExitStack, status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(status_code=status, headers=headers)
+        if "content-length" not in headers:
+            del self.headers["content-length"]
+        self._body = body
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            with contextlib.suppress(ClientDisconnect):
+                await _while_there(Request(scope, receive), self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _while_there(
+    request: Request, work: Coroutine[Any, Any, T], *, after: asyncio.Event | None = None
+) -> T:
+    """Do ``work``, and give it up if the client goes: what hangs would otherwise hang for ever.
+
+    ``after``: set when the body has been read, which somebody else does. Raises ``ClientDisconnect``.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(_gone(request, after))
     try:
-        async for piece in body:
-            yield piece
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
     finally:
-        await close()
+        leaving.cancel()
+        working.cancel()
+        await asyncio.gather(leaving, working, return_exceptions=True)
+
+
+async def _gone(request: Request, after: asyncio.Event | None) -> None:
+    if after is not None:
+        await after.wait()
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _noticing_the_end(request: Request, end: asyncio.Event) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        yield piece
+    end.set()
 
 
 def _range(header: str | None) -> list[int | None] | None:

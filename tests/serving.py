@@ -135,6 +135,13 @@ def run(sprite: Any, script: str, *, check: bool = True) -> str:
     return str((done.stdout + (b"" if check else done.stderr)).decode().strip())
 
 
+def pilot(server: Server, name: str) -> int:
+    """The pid of a sprite's pilot."""
+    with server.http() as http:
+        identity = http.get(f"/v1/sprites/{name}").json()["id"]
+    return int(Path(f"/run/spriggan/{server.instance}/{identity}/pilot").read_text().split()[0])
+
+
 def finished(stream: Any) -> list[str]:
     """Read a checkpoint or restore stream; it must not report an error."""
     messages = list(stream)

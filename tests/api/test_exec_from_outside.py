@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import json
 import subprocess
@@ -127,3 +128,15 @@ async def _until(socket: Any, wanted: bytes) -> bytes:
             message = await socket.recv()
             seen += message if isinstance(message, bytes) else b""
     return seen
+
+
+def test_a_kill_reaches_what_the_command_has_started(sprite: Any, server: serving.Server) -> None:
+    path = f"/v1/sprites/{sprite.name}/exec"
+    with server.http() as http, concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(sprite.run, "sh", "-c", "sleep 4343; true")
+        while serving.run(sprite, "pgrep -xc sleep || true") != "1":
+            time.sleep(0.05)
+        [session] = [s for s in http.get(path).json()["sessions"] if "4343" in s["command"]]
+        assert http.post(f"{path}/{session['id']}/kill").status_code == 200
+        assert running.result(30).returncode == 143
+    assert serving.run(sprite, "pgrep -xc sleep || true") == "0"

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
+
+from sprites.services import get_service, stop_service
 
 import serving
 
 
-def _pilot(server: serving.Server, sprite: Any) -> int:
-    with server.http() as http:
-        identity = http.get(f"/v1/sprites/{sprite.name}").json()["id"]
-    return int(Path(f"/run/spriggan/{server.instance}/{identity}/pilot").read_text().split()[0])
-
-
 def test_processes_network_and_files_go_on(server: serving.Server, sprite: Any) -> None:
     serving.run(sprite, "(sleep 5151 &); echo kept > file")
-    first = _pilot(server, sprite)
+    first = serving.pilot(server, sprite.name)
     os.kill(first, signal.SIGKILL)
     assert serving.run(sprite, "cat file; pgrep -fc '[s]leep 5151'") == "kept\n1"
-    assert _pilot(server, sprite) != first
+    assert serving.pilot(server, sprite.name) != first
     with server.http() as http:
         assert "pilot" in http.get(f"/v1/sprites/{sprite.name}").json()["last_error"]
     assert serving.run(sprite, "getent hosts deb.debian.org >/dev/null && echo resolved") == "resolved"
@@ -43,3 +39,48 @@ def test_the_end_of_everything_inside_is_a_cold_sprite_that_says_so(
         time.sleep(0.1)
     with server.http() as http:
         assert http.get(f"/v1/sprites/{sprite.name}").json()["last_error"]
+
+
+def test_services_go_on_and_the_next_pilot_finds_them(server: serving.Server, sprite: Any) -> None:
+    count = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
+    sprite.create_service("counter", "sh", ["-c", count], duration=0.5)
+    sprite.create_service("stopped", "sleep", ["1000"], duration=0.1)
+    stop_service(sprite, "stopped")
+    before = get_service(sprite, "counter").state
+    os.kill(serving.pilot(server, sprite.name), signal.SIGKILL)
+    time.sleep(1)  # it writes on, into its pipe
+    after = get_service(sprite, "counter").state
+    assert (after.pid, after.started_at, after.restart_count) == (before.pid, before.started_at, 0)
+    assert after.status == "running"
+    assert get_service(sprite, "stopped").state.status == "stopped"
+    with server.http() as http:
+        path = f"/v1/sprites/{sprite.name}/services/counter/logs"
+        events = [json.loads(line) for line in http.get(path, params={"lines": 9999}).text.splitlines()]
+    numbers = [int(event["data"].split()[1]) for event in events if event["type"] == "stdout"]
+    missing = set(range(1, numbers[-1] + 1)) - set(numbers)
+    assert numbers == sorted(numbers) and len(missing) <= 20, missing  # what the dead pilot had in its hands
+    # It is looked after as before.
+    serving.run(sprite, f"kill -9 {after.pid}")
+    deadline = time.monotonic() + 20
+    while (state := get_service(sprite, "counter").state).restart_count != 1 or state.status != "running":
+        assert time.monotonic() < deadline, state
+        time.sleep(0.1)
+    assert state.pid != after.pid
+    assert [event.type for event in stop_service(sprite, "counter")][-2:] == ["stopped", "complete"]
+
+
+def test_a_service_that_ends_while_there_is_no_pilot_is_started_again(
+    server: serving.Server, sprite: Any
+) -> None:
+    sprite.create_service("s", "sh", ["-c", "sleep 2; exit 1"], duration=0.1)
+    before = get_service(sprite, "s").state
+    os.kill(serving.pilot(server, sprite.name), signal.SIGKILL)
+    time.sleep(2.5)
+    after = get_service(sprite, "s").state
+    assert after.pid != before.pid and after.status in ("running", "starting")
+
+
+def test_tasks_outlive_the_pilot(server: serving.Server, sprite: Any) -> None:
+    serving.run(sprite, "sprite-env tasks create build --expire 30m")
+    os.kill(serving.pilot(server, sprite.name), signal.SIGKILL)
+    assert '"build"' in serving.run(sprite, "sprite-env tasks list")

@@ -67,8 +67,11 @@ class Pool:
         """The ext4 image of a sprite."""
         return self.disk_dir(sprite_id) / IMAGE
 
+    def checkpoints_dir(self, sprite_id: str) -> Path:
+        return self.root / "checkpoints" / _checked(sprite_id)
+
     def checkpoint_dir(self, sprite_id: str, checkpoint: str) -> Path:
-        return self.root / "checkpoints" / _checked(sprite_id) / _checked(checkpoint)
+        return self.checkpoints_dir(sprite_id) / _checked(checkpoint)
 
     def subvolume_id(self, path: Path) -> int | None:
         """What tells a disk from the one that took its name; None if there is nothing."""

@@ -309,6 +309,7 @@ class Waking:
             environment={**row.image_environment, **row.environment},
             server_socket=str(core.data / "api.sock"),
             capability=capability,
+            checkpoints_dir=str(core.host.pool.checkpoints_dir(row.id)),
         )
 
 

@@ -25,7 +25,7 @@ def show(source: Path, target: Path, userns: int, attributes: int) -> None:
         os.close(tree)
 
 
-def overlay(staging: Path, target: str, options: str, first_id: int) -> None:
+def overlay(staging: Path, target: str, options: str, first_id: int, flags: int = 0) -> None:
     """Mount an overlay at ``target`` from a thread that is chrooted to ``staging``.
 
     All paths are below ``staging``. Chrooted, so that the mount table shows the options without a
@@ -42,7 +42,7 @@ def overlay(staging: Path, target: str, options: str, first_id: int) -> None:
         _set_id("setfsgid", first_id)
         _set_id("setfsuid", first_id)
         capabilities.raise_permitted()
-        mount("overlay", f"/{target}", "overlay", 0, options)
+        mount("overlay", f"/{target}", "overlay", flags, options)
 
     namespaces.in_thread(work)
 

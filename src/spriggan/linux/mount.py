@@ -26,6 +26,7 @@ MS_SLAVE = 1 << 19
 MS_RELATIME = 1 << 21
 
 MNT_DETACH = 2
+MNT_EXPIRE = 4
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -94,9 +95,9 @@ def is_mount_point(path: str | Path) -> bool:
     return any(target == wanted for target in mount_points())
 
 
-def mount_points() -> list[str]:
-    """Mount points of this mount namespace, in the order of /proc/self/mountinfo."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+def mount_points(pid: int | str = "self") -> list[str]:
+    """Mount points in the mount namespace of ``pid``, in the order of its mountinfo."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         return [unescape(line.split(" ", 5)[4]) for line in lines]
 
 

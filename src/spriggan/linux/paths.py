@@ -11,7 +11,10 @@ from pathlib import Path
 
 from spriggan.linux import libc
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 AT_EACCESS = 0x200
 AT_EMPTY_PATH = 0x1000
@@ -22,11 +25,22 @@ def open_in_root(root: str | Path, path: str, flags: int) -> int:
 
     Symlinks, ``..`` and absolute paths stay below ``root``. Never blocks on a FIFO.
     """
+    return _open(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath(root: str | Path, path: str, flags: int, mode: int = 0o600) -> int:
+    """Open ``path``, relative to ``root``, following no symlink and staying on its file system.
+
+    Never blocks on a FIFO; the caller checks what kind of file it got.
+    """
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+    return _open(root, path, flags, mode if flags & os.O_CREAT else 0, resolve)
+
+
+def _open(root: str | Path, path: str, flags: int, mode: int, resolve: int) -> int:
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack(
-            "QQQ", flags | os.O_NONBLOCK | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-        )
+        how = struct.pack("QQQ", flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, resolve)
         buffer = ctypes.create_string_buffer(how, len(how))
         return libc.syscall(
             "openat2", root_fd, os.fsencode(path), buffer, len(how), what=f"open {path} in {root}"

@@ -52,7 +52,7 @@ def borrow_fd(pid: int, fd: int) -> int:
 
 
 def in_child(work: Callable[[], None]) -> None:
-    """Run ``work`` in a forked child and wait for it. Raises ``OSError`` with its words if it failed.
+    """Run ``work`` in a forked child and wait for it. Raises ``OSError`` with its words and number if it failed.
 
     For what changes the whole process: its root, its namespaces, its ids. The process may have
     threads, so ``work`` is to make system calls and little else.
@@ -63,15 +63,18 @@ def in_child(work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:
-            os.write(report_w, (str(error) or repr(error)).encode())
+            number, words = 0, str(error) or repr(error)
+            if isinstance(error, OSError) and error.errno and error.strerror:
+                number, words = error.errno, error.strerror
+            os.write(report_w, f"{number} {words}".encode())
         finally:
             os._exit(0)
     os.close(report_w)
     with os.fdopen(report_r) as report:
-        words = report.read()
+        code, _, words = report.read().partition(" ")
     os.waitpid(pid, 0)
     if words:
-        raise OSError(words)
+        raise OSError(int(code), words) if int(code) else OSError(words)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
@@ -136,6 +139,42 @@ def _numbers(pid: int) -> list[int]:
         if line.startswith("NSpid:"):
             return [int(word) for word in line.split()[1:]]
     return []
+
+
+def signal_session(session: int, number: int, *, like: int) -> int:
+    """Signal all processes of a session that are in the pid namespace of ``like``; return their number.
+
+    By their descriptors, so that none is taken for another one that got its number meanwhile.
+    """
+    count = 0
+    for entry in os.scandir("/proc"):
+        pid = int(entry.name) if entry.name.isdigit() else 0
+        if not pid or not _is_of(pid, session, like):
+            continue
+        try:
+            fd = pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if _is_of(pid, session, like):
+                signal.pidfd_send_signal(fd, number)
+                count += 1
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(fd)
+    return count
+
+
+def _is_of(pid: int, session: int, like: int) -> bool:
+    """Whether ``pid`` has not ended, is of ``session``, and is in the pid namespace of ``like``."""
+    try:
+        state, _, _, sid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+        if state in "ZX" or int(sid) != session:
+            return False
+        return Path(f"/proc/{pid}/ns/pid").readlink() == Path(f"/proc/{like}/ns/pid").readlink()
+    except OSError:
+        return False
 
 
 async def ended(pid: int) -> None:

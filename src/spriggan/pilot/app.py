@@ -1,4 +1,4 @@
-"""The pilot's app for the server: everything of the API that concerns one sprite."""
+"""The pilot's apps: one for the server, one for the sprite itself, over the same parts."""
 
 from __future__ import annotations
 
@@ -6,31 +6,79 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from spriggan.linux.autofs import Automount
 from spriggan.pilot.control import Control
 from spriggan.pilot.exec import Exec
 from spriggan.pilot.files.calls import Calls
 from spriggan.pilot.files.client import FilesHelper
 from spriggan.pilot.files.routes import Files
 from spriggan.pilot.inner.egress import Egress
+from spriggan.pilot.inside.app import create_inner_app
+from spriggan.pilot.inside.checkpoints import Checkpoints
+from spriggan.pilot.inside.tasks import Tasks
+from spriggan.pilot.inside.upstream import Upstream
 from spriggan.pilot.life import Life
+from spriggan.pilot.network import Network
 from spriggan.pilot.policies import PolicyApi
+from spriggan.pilot.ports import Ports
 from spriggan.pilot.process import Container
+from spriggan.pilot.proxy import Proxy
+from spriggan.pilot.services.routes import ServiceRoutes
+from spriggan.pilot.services.services import Services
 from spriggan.pilot.sessions import Sessions
 from spriggan.wire.spec import SpriteSpec
 
 
-def create_app(container: Container, spec: SpriteSpec, egress: Egress) -> Starlette:
-    """Return the app; its paths are the public ones without ``/v1/sprites/{name}``."""
-    sessions = Sessions(container, Path(spec.spool_dir))
-    files = FilesHelper()
-    commands = Exec(sessions, spec)
-    calls = Calls(files, container, spec)
-    return Starlette(
-        routes=[
-            *commands.routes(),
-            *Files(calls).routes(),
-            *Control(commands, calls, spec).routes(),
-            *Life(container, sessions, files).routes(),
-            *PolicyApi(container, egress).routes(),
-        ]
-    )
+class Apps:
+    """What a pilot serves.
+
+    ``netns`` is a descriptor of the sprite's network namespace, ``automount`` its directory of checkpoints.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        spec: SpriteSpec,
+        egress: Egress,
+        netns: int,
+        automount: Automount | None = None,
+    ) -> None:
+        sessions = Sessions(container, Path(spec.spool_dir))
+        files = FilesHelper()
+        commands = Exec(sessions, spec)
+        calls = Calls(files, container, spec)
+        network = Network(netns, container)
+        upstream = Upstream(spec)
+        self._services = Services(container, spec, network.await_listener)
+        self._tasks = Tasks(Path(spec.run_dir) / "tasks.json")
+        self._checkpoints = Checkpoints(container, upstream, automount)
+        services = ServiceRoutes(self._services)
+        life = Life(
+            container,
+            sessions,
+            files=files,
+            services=self._services,
+            tasks=self._tasks,
+            checkpoints=self._checkpoints,
+        )
+        self.server = Starlette(
+            routes=[
+                *commands.routes(),
+                *Files(calls).routes(),
+                *Control(commands, calls, spec).routes(),
+                *services.routes(),
+                *Proxy(network, self._services.coming).routes(),
+                *Ports(network).routes(),
+                *life.routes(),
+                *PolicyApi(container, egress).routes(),
+            ]
+        )
+        """Everything of the API that concerns one sprite: the public paths without ``/v1/sprites/{name}``."""
+        self.inner = create_inner_app(spec, services, self._tasks, self._checkpoints, upstream)
+        """What a sprite may ask for itself."""
+
+    async def begin(self) -> None:
+        """Take over what an earlier pilot left, and start the services."""
+        self._tasks.load()
+        self._checkpoints.begin()
+        await self._services.begin()

@@ -9,8 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from spriggan.pilot.files.client import FilesHelper
+from spriggan.pilot.inside.checkpoints import Checkpoints
+from spriggan.pilot.inside.tasks import Tasks
 from spriggan.pilot.process import Container
 from spriggan.pilot.request import error_response
+from spriggan.pilot.services.services import Services
 from spriggan.pilot.sessions import Sessions
 from spriggan.wire.spec import PROTOCOL
 
@@ -18,10 +21,22 @@ from spriggan.wire.spec import PROTOCOL
 class Life:
     """The server's endpoints under ``/pilot``."""
 
-    def __init__(self, container: Container, sessions: Sessions, files: FilesHelper) -> None:
+    def __init__(
+        self,
+        container: Container,
+        sessions: Sessions,
+        *,
+        files: FilesHelper,
+        services: Services,
+        tasks: Tasks,
+        checkpoints: Checkpoints,
+    ) -> None:
         self._container = container
         self._sessions = sessions
         self._files = files
+        self._services = services
+        self._tasks = tasks
+        self._checkpoints = checkpoints
         self._changing = asyncio.Lock()
 
     def routes(self) -> list[BaseRoute]:
@@ -39,7 +54,7 @@ class Life:
                 "protocol": PROTOCOL,
                 "running": self._container.running,
                 "sessions": sessions,
-                "reasons": [f"session {session}" for session in sessions],
+                "reasons": [*(f"session {session}" for session in sessions), *self._tasks.reasons()],
             }
         )
 
@@ -51,6 +66,9 @@ class Life:
             return error_response(400, "grace is not a number of seconds", "write grace=2")
         async with self._changing:
             await self._files.pause()
+            await self._services.end(grace)
+            self._tasks.clear()
+            self._checkpoints.forget()
             try:
                 await asyncio.to_thread(self._container.stop, grace)
             except OSError as error:
@@ -66,5 +84,6 @@ class Life:
                     await asyncio.to_thread(self._container.start)
                 except OSError as error:
                     return error_response(500, f"the sprite could not be started: {error}")
+                await self._services.begin()
             self._files.resume()
         return JSONResponse({"running": True})

@@ -22,15 +22,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from spriggan.linux import namespaces, process
+from spriggan.linux.autofs import Automount
 from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.mount import MNT_DETACH, umount
-from spriggan.pilot import MAX_HEAD, inner_app
-from spriggan.pilot import app as apps
-from spriggan.pilot.inner import keeper, root, router
+from spriggan.pilot import MAX_HEAD
+from spriggan.pilot.app import Apps
+from spriggan.pilot.inner import belongings, keeper, root, router
 from spriggan.pilot.inner.container import Container
 from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner.kit import Kit
-from spriggan.pilot.inner.oci import INNER_SOCKET
 from spriggan.pilot.inner.resolver import Resolver
 from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec
@@ -48,6 +48,7 @@ class World:
     held: keeper.Held
     container: Container
     new: bool  # no pilot was here before
+    automount: Automount | None
 
 
 def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
@@ -105,9 +106,10 @@ def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
     with namespaces.beside(lambda: router.configure(spec.uplink, inner_network)):
         staging = run_dir / STAGING
         root.prepare(staging)
+        automount = belongings.prepare(staging, spec.first_id)
         held = keeper.Held(
             server_listener=_listen(run_dir / "pilot.sock", 0o600),
-            inner_listener=_listen(staging / INNER_SOCKET, 0o666),
+            inner_listener=_listen(staging / belongings.SOCKET, 0o600),
             user_namespace=userns,
             inner_network=inner_network,
             host_network=host_network,
@@ -115,7 +117,7 @@ def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
         keeper.start(run_dir, held)
         container = Container(spec, kit, staging=staging, userns=userns, netns=inner_network)
         container.start()
-    return World(spec, held, container, new=True)
+    return World(spec, held, container, new=True, automount=automount)
 
 
 def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
@@ -132,7 +134,7 @@ def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
         netns=held.inner_network,
     )
     container.adopt()
-    return World(spec, held, container, new=False)
+    return World(spec, held, container, new=False, automount=container.renew_checkpoints())
 
 
 def _listen(path: Path, mode: int) -> int:
@@ -151,14 +153,17 @@ async def _serve(world: World, report: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     policy = NetworkPolicy(list(world.spec.policies.network))
+    world.container.publish_policy(world.spec.policies.network)
     egress = Egress(policy)
     if world.new and not policy.unrestricted:
         await egress.apply(policy)
     resolver = Resolver(world.spec.hostname, egress=egress)
     await resolver.start(world.held.host_network, router.RESOLVER_ADDRESSES)
+    apps = Apps(world.container, world.spec, egress, world.held.inner_network, world.automount)
+    await apps.begin()
     servers = [
-        await _listen_on(world.held.server_listener, apps.create_app(world.container, world.spec, egress)),
-        await _listen_on(world.held.inner_listener, inner_app.create_inner_app(world.spec)),
+        await _listen_on(world.held.server_listener, apps.server),
+        await _listen_on(world.held.inner_listener, apps.inner),
     ]
     _report(report, {"ok": True, "init_pid": world.container.init_pid})
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(world.container.died())]

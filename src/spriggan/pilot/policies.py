@@ -36,4 +36,5 @@ class PolicyApi:
             await self._egress.apply(network)
         except OSError as error:
             return error_response(500, f"the network policy is not in force: {error}")
+        self._container.publish_policy(given.network)
         return JSONResponse({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -33,11 +34,24 @@ class Container(Protocol):
     privileges: dict[str, Any]  # the policy for commands that are started
 
     @property
+    def own_disk(self) -> Path:
+        """The sprite's disk as it is mounted for the pilot alone, with the ids that are on it."""
+        ...
+
+    @property
     def running(self) -> bool: ...
 
     def start(self) -> None: ...
 
     def stop(self, grace: float) -> None: ...
+
+    def publish_policy(self, rules: list[dict[str, Any]]) -> None: ...
+
+    def shown_checkpoints(self) -> list[str]: ...
+
+    def show_checkpoint(self, name: str) -> None: ...
+
+    def drop_checkpoint(self, name: str, *, unused: bool) -> bool: ...
 
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from spriggan.pilot.process import Process
-from spriggan.wire.durations import parse_duration
+from spriggan.wire.durations import format_duration, parse_duration
 from spriggan.wire.messages import MAX_TERMINAL
 from spriggan.wire.spec import SpriteSpec
 
@@ -63,6 +64,24 @@ def parse(query: QueryParams, spec: SpriteSpec) -> ExecRequest:
     )
 
 
+def home_directory(spec: SpriteSpec) -> str:
+    """Where commands start when nothing else is said."""
+    return "/root" if spec.user.name == "root" else f"/home/{spec.user.name}"
+
+
+def default_environment(spec: SpriteSpec) -> dict[str, str]:
+    """What every command of the sprite finds in its environment."""
+    return {
+        "PATH": PATH,
+        "HOME": home_directory(spec),
+        "USER": spec.user.name,
+        "LOGNAME": spec.user.name,
+        "SHELL": spec.user.shell,
+        "LANG": "C.UTF-8",
+        **spec.environment,
+    }
+
+
 def error_response(
     status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -100,20 +119,37 @@ def _is_text(value: str) -> bool:
     return True
 
 
-async def json_body(request: Request, example: str) -> dict[str, Any]:
+async def json_body(request: Request, example: str, limit: int = MAX_JSON_BODY) -> dict[str, Any]:
     """The body as a JSON object; no body is an empty one. Raises ``BadRequest`` with ``example`` as hint."""
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_JSON_BODY:
+        if len(body) > limit:
             raise BadRequest("the body is too long", example)
     try:
         data = json.loads(body or b"{}")
+        # JSON can carry half a surrogate pair, which no argument, file or answer can.
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadRequest("the body is not JSON", example) from error
     if not isinstance(data, dict):
         raise BadRequest("the body is not an object", example)
     return data
+
+
+def seconds(text: str | None, name: str, default: float, longest: float) -> float:
+    """A parameter that is a duration such as ``5s``, or a number of seconds. Raises ``BadRequest``."""
+    if text is None:
+        return default
+    try:
+        found = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else parse_duration(text)
+    except ValueError as error:
+        raise BadRequest(f"{name}: {error}", f"write {name}=5s") from error
+    if not 0 <= found <= longest:
+        raise BadRequest(
+            f"{name} {text[:40]!r} is not from 0 to {format_duration(longest)}", f"write {name}=5s"
+        )
+    return found
 
 
 def _command(query: QueryParams, tty: bool) -> tuple[str, list[str]]:
@@ -131,17 +167,7 @@ def _command(query: QueryParams, tty: bool) -> tuple[str, list[str]]:
 
 
 def _environment(query: QueryParams, spec: SpriteSpec, tty: bool) -> dict[str, str]:
-    home = "/root" if spec.user.name == "root" else f"/home/{spec.user.name}"
-    environment = {
-        "PATH": PATH,
-        "HOME": home,
-        "USER": spec.user.name,
-        "LOGNAME": spec.user.name,
-        "SHELL": spec.user.shell,
-        "LANG": "C.UTF-8",
-        **({"TERM": "xterm-256color"} if tty else {}),
-        **spec.environment,
-    }
+    environment = {**({"TERM": "xterm-256color"} if tty else {}), **default_environment(spec)}
     total = 0
     for entry in query.getlist("env"):
         name, equals, value = entry.partition("=")
@@ -155,7 +181,7 @@ def _environment(query: QueryParams, spec: SpriteSpec, tty: bool) -> dict[str, s
 
 
 def _directory(query: QueryParams, spec: SpriteSpec) -> str:
-    directory = query.get("dir") or ("/root" if spec.user.name == "root" else f"/home/{spec.user.name}")
+    directory = query.get("dir") or home_directory(spec)
     if not directory.startswith("/") or "\0" in directory or len(directory) > 4096:
         raise BadRequest(f"dir {directory[:80]!r} is not an absolute path", "start it with /")
     return directory

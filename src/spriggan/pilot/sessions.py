@@ -201,11 +201,8 @@ class Session:
         if self.exit_code is not None:
             return False
         try:
-            group = os.getpgid(self.pid)
-            if group == self.pid:
-                os.killpg(group, number)
-            else:
-                os.kill(self.pid, number)
+            group = os.getpgid(self.pid)  # the runtime gives each command one of its own
+            os.killpg(group, number)
         except ProcessLookupError:
             return False
         if self.terminal >= 0:

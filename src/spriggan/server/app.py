@@ -26,7 +26,7 @@ from spriggan.server.errors import (
     internal_error,
 )
 from spriggan.server.routing import MAX_BODY
-from spriggan.server.sprites import checkpoints, pilot, policies, sprites
+from spriggan.server.sprites import checkpoints, pilot, policies, services, sprites
 
 DESCRIPTION = """\
 Persistent Linux computers on your own machines. The paths under `/v1/sprites` are those of the
@@ -63,7 +63,7 @@ def api(engine: Engine) -> FastAPI:
         },
     )
     app.state.engine = engine
-    for part in (sprites, checkpoints, policies, pilot, host, tokens):
+    for part in (sprites, checkpoints, policies, services, pilot, host, tokens):
         app.include_router(part.router)
     return app
 

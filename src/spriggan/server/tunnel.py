@@ -41,13 +41,17 @@ FAREWELL_TIMEOUT = 10.0
 LINGER_TIMEOUT = 5.0
 
 # What a sprite serves over WebSocket, below /v1/sprites/{name}.
-ENDPOINTS = re.compile(rb"/v1/sprites/(?P<name>[^/]+)/(?P<rest>exec(/[^/]+)?|control|fs/watch)")
+ENDPOINTS = re.compile(
+    rb"/v1/sprites/(?P<name>[^/]+)/(?P<rest>exec(/[^/]+)?|control|fs/watch|proxy|ports/watch)"
+)
 CONTROL = b"/control"
 # Why the sprite is awake, by the first part of the path.
 _REASONS = {
     b"exec": "an open exec connection",
     b"control": "a control connection in use",
     b"fs": "somebody who watches files",
+    b"proxy": "an open proxy connection",
+    b"ports": "somebody who watches ports",
 }
 
 
@@ -165,10 +169,15 @@ def _endpoint(path: bytes) -> tuple[str, bytes]:
     if match is None or any(b"/" in part or part in (b".", b"..") for part in parts):
         raise NoSuchEndpoint(
             "no WebSocket is served under this path",
-            hint="below /v1/sprites/NAME these are: exec, exec/SESSION, control, fs/watch",
+            hint="below /v1/sprites/NAME these are: exec, exec/SESSION, control, fs/watch, proxy, ports/watch",
         )
     name = unquote_to_bytes(match["name"]).decode(errors="replace")
     return name, b"".join(b"/" + quote(part, safe="").encode() for part in parts)
+
+
+def _kind(pilot_path: bytes) -> str:
+    """The word that says what a connection is for."""
+    return pilot_path.split(b"/")[1].decode()
 
 
 def _upgrade_headers(head: h11.Request) -> list[tuple[bytes, bytes]]:

@@ -71,6 +71,7 @@ class SpriteSpec:
     server_socket: str = ""  # the server's unix socket, for what inside asks of the engine
     policies: Policies = field(default_factory=Policies)
     capability: str = ""  # the token that is good for this sprite only
+    checkpoints_dir: str = ""  # of this sprite: <id>/disk.img below it
     protocol: int = PROTOCOL
 
     def to_json(self) -> str:

@@ -25,9 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spriggan.linux import libc, namespaces, process
 from spriggan.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount
 from spriggan.pilot import main
-from spriggan.pilot.app import create_app
+from spriggan.pilot.app import Apps
 from spriggan.pilot.inner.egress import Egress
-from spriggan.pilot.inner_app import create_inner_app
 from spriggan.pilot.process import ExecError, Process
 from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec, Uplink, User
@@ -39,9 +38,10 @@ USER = 1001
 class HostContainer:
     """Starts commands as children of this process, with sessions of their own as crun gives them."""
 
-    def __init__(self, init_pid: int) -> None:
+    def __init__(self, init_pid: int, own_disk: Path) -> None:
         self.init_pid = init_pid
         self.privileges: dict[str, Any] = {}
+        self.own_disk = own_disk
 
     @property
     def running(self) -> bool:
@@ -52,6 +52,18 @@ class HostContainer:
 
     def stop(self, grace: float) -> None:
         self.init_pid = 0
+
+    def publish_policy(self, rules: list[dict[str, Any]]) -> None:
+        self.rules = rules
+
+    def shown_checkpoints(self) -> list[str]:
+        return []
+
+    def show_checkpoint(self, name: str) -> None:
+        raise OSError("the stand-in has no checkpoints")
+
+    def drop_checkpoint(self, name: str, *, unused: bool) -> bool:
+        return True
 
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int:
         if process.argv[0] == "raise-oserror":
@@ -190,14 +202,19 @@ async def serve(directory: Path, init_pid: int) -> None:
         server_socket=str(directory / "server.sock"),
         capability="the-capability",
     )
-    app = create_app(HostContainer(init_pid), spec, Egress(NetworkPolicy([])))
+    disk = directory / "disk"
+    for name in ("sprite", "logs"):
+        (disk / name).mkdir(parents=True)
+    netns = os.open("/proc/self/ns/net", os.O_RDONLY)
+    apps = Apps(HostContainer(init_pid, disk), spec, Egress(NetworkPolicy([])), netns)
+    await apps.begin()
     tcp = socket.socket()
     tcp.bind(("127.0.0.1", 0))
     tcp.listen(100)
     port = tcp.getsockname()[1]
-    await main._listen_on(main._listen(directory / "inner.sock", 0o666), create_inner_app(spec))
-    await main._listen_on(tcp.detach(), PublicPaths(app))
-    await main._listen_on(main._listen(directory / "pilot.sock", 0o600), app)
+    await main._listen_on(main._listen(directory / "inner.sock", 0o666), apps.inner)
+    await main._listen_on(tcp.detach(), PublicPaths(apps.server))
+    await main._listen_on(main._listen(directory / "pilot.sock", 0o600), apps.server)
     (directory / "port.new").write_text(str(port))
     (directory / "port.new").rename(directory / "port")
     await asyncio.Event().wait()

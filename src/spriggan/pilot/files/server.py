@@ -55,6 +55,7 @@ def _serve(requests: socket.socket) -> None:
     signal.set_wakeup_fd(-1)  # the event loop's
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    os.setpgid(0, 0)  # autofs does not mount for the pilot's own group
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     kept = os.dup2(requests.fileno(), _CONNECTION + 1)
     os.dup2(kept, _CONNECTION)

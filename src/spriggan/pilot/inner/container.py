@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.linux import process as processes
+from spriggan.linux.autofs import Automount
 from spriggan.linux.paths import open_in_root, read_in_root
-from spriggan.pilot.inner import oci, root
+from spriggan.pilot.inner import belongings, oci, past, root
 from spriggan.pilot.inner.identity import Identity
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.process import ExecError, Process
@@ -30,6 +32,8 @@ from spriggan.wire.spec import SpriteSpec
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Container:
     def running(self) -> bool:
         return self.init_pid != 0 and processes.is_running(self.init_pid)
 
+    @property
+    def own_disk(self) -> Path:
+        """The sprite's disk as it is mounted for the pilot alone, with the ids that are on it."""
+        return self._staging / root.OWN_DISK
+
     async def died(self) -> None:
         """Wait until the container has ended without having been told to."""
         while True:
@@ -86,6 +95,7 @@ class Container:
             identity=Identity(spec.sprite_id, spec.hostname),
         )
         try:
+            belongings.give(self._staging, spec.first_id, self._group_of_user())
             self._run(assembled)
         except BaseException:
             self._delete()
@@ -221,6 +231,55 @@ class Container:
                 # Privileged mode, for that reads no file that a variable names.
                 return [shell, "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
         return [process.program, *process.argv[1:]]
+
+    def publish_policy(self, rules: list[dict[str, Any]]) -> None:
+        """Let the sprite read what its network policy is."""
+        belongings.publish_policy(self._staging, rules)
+
+    def renew_checkpoints(self) -> Automount | None:
+        """Show the directory of checkpoints anew, after a pilot that died. Blocks."""
+        automount = belongings.renew(self._staging, self._spec.first_id)
+        try:
+            past.replace_directory(self._staging / belongings.CHECKPOINTS, self.init_pid)
+        except OSError as error:  # somebody inside may have done anything to it
+            log.warning("checkpoints cannot be shown as directories: %s", error)
+        return automount
+
+    def shown_checkpoints(self) -> list[str]:
+        """The checkpoints that are mounted inside."""
+        return past.shown(self.init_pid)
+
+    def show_checkpoint(self, name: str) -> None:
+        """Mount a checkpoint read-only inside. Blocks. Raises ``OSError``; then nothing is mounted."""
+        directory = self._staging / belongings.CHECKPOINTS / name
+        directory.mkdir(exist_ok=True)
+        try:
+            past.show(
+                self._staging,
+                Path(self._spec.checkpoints_dir) / name / Path(self._spec.disk).name,
+                name,
+                layers=len(self._spec.layers),
+                first_id=self._spec.first_id,
+                userns=self._userns,
+                init_pid=self.init_pid,
+            )
+        except BaseException:
+            directory.rmdir()
+            raise
+
+    def drop_checkpoint(self, name: str, *, unused: bool) -> bool:
+        """Unmount a checkpoint, with ``unused`` only if nobody looked at it lately; whether it is gone. Blocks."""
+        gone = past.drop(name, self.init_pid, unused=unused)
+        if gone:
+            (self._staging / belongings.CHECKPOINTS / name).rmdir()
+        return gone
+
+    def _group_of_user(self) -> int:
+        """The group of the sprite's user, by its own /etc/passwd; root's if there is no such user."""
+        try:
+            return self._look_up(self._spec.user.name)[1]
+        except ExecError:
+            return 0
 
     def _look_up(self, user: str) -> tuple[int, int, list[int]]:
         """Ids of ``user`` by the sprite's own /etc/passwd and /etc/group, which it may edit."""

@@ -6,13 +6,16 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from spriggan.linux import namespaces
 from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
+from spriggan.pilot import inside
 from spriggan.pilot.inner.runtime import Runtime
 
 TINI = "tini-static"
+FILES = {"sprite-env": 0o755, "llm.txt": 0o644}  # with their modes, from the package "inside"
 
 
 @dataclass(frozen=True)
@@ -42,5 +45,8 @@ class Kit:
             (kit.shown / "kernel" / name).mkdir(parents=True)  # see oci.UNMASKED
         shutil.copy(tini, kit.shown / "tini")
         (kit.shown / "tini").chmod(0o755)
+        for name, mode in FILES.items():
+            (kit.shown / name).write_bytes(resources.files(inside).joinpath("files", name).read_bytes())
+            (kit.shown / name).chmod(mode)
         os.mknod(kit.null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         return kit

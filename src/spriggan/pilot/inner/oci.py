@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.linux.namespaces import ID_COUNT
-from spriggan.pilot.inner import arguments, seccomp
+from spriggan.pilot.inner import arguments, belongings, seccomp
 from spriggan.pilot.inner.root import Assembled
 from spriggan.wire.spec import SpriteSpec
 
-INNER_SOCKET = "inner.sock"  # in the staging tree, so that no path of the host shows
 INIT = ["/.pilot/tini", "--", "tail", "-f", "/dev/null"]
 PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -103,7 +102,7 @@ def configuration(
     userns: str,
     netns: str,
 ) -> dict[str, Any]:
-    """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the inner app's socket;
+    """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the sprite's ``belongings``;
     ``shown`` is what the sprite sees as /.pilot; ``userns`` and ``netns`` are paths of the namespaces to join.
     """
     id_map = [{"containerID": 0, "hostID": spec.first_id, "size": ID_COUNT}]
@@ -218,21 +217,22 @@ def _disk_mounts(disk: Path) -> list[dict[str, Any]]:
 
 
 def _pilot_mounts(staging: Path, shown: Path) -> list[dict[str, Any]]:
+    read_only = ["bind", "ro", "nosuid", "nodev"]
+    ours = {
+        "/.pilot": (shown, read_only),
+        "/.sprite/bin/sprite-env": (shown / "sprite-env", read_only),
+        "/.sprite/llm.txt": (shown / "llm.txt", read_only),
+        "/.sprite/policy": (staging / belongings.POLICY, read_only),
+        "/.sprite/checkpoints": (staging / belongings.CHECKPOINTS, read_only),
+        "/.sprite/api.sock": (staging / belongings.SOCKET, ["bind", "rw", "nosuid", "nodev"]),
+    }
     return [
-        {
-            "destination": "/.pilot",
-            "type": "bind",
-            "source": str(shown),
-            "options": ["bind", "ro", "nosuid", "nodev"],
-        },
+        *(
+            {"destination": target, "type": "bind", "source": str(source), "options": options}
+            for target, (source, options) in ours.items()
+        ),
         {"destination": f"{UNMASKED}/proc", "type": "proc", "source": "proc", "options": _PRIVATE},
         {"destination": f"{UNMASKED}/sys", "type": "sysfs", "source": "sysfs", "options": _PRIVATE},
-        {
-            "destination": "/.sprite/api.sock",
-            "type": "bind",
-            "source": str(staging / INNER_SOCKET),
-            "options": ["bind", "rw", "nosuid", "nodev"],
-        },
     ]
 
 

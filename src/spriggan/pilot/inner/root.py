@@ -20,6 +20,7 @@ from spriggan.linux.mount import (
     MOUNT_ATTR_RDONLY,
     MS_NODEV,
     MS_NOSUID,
+    bind,
     mount,
     open_tree,
     umount,
@@ -29,6 +30,7 @@ from spriggan.pilot.inner.identity import Identity, settle
 # Where the three layers of our own images stand; the names are those of the system we follow.
 LAYER_NAMES = ["mnt/languages-image", "system", "mnt/system-base"]
 DISK = "mnt/user-data"
+OWN_DISK = "mnt/own-disk"  # the disk once more, with its ids as they are: where the pilot itself writes
 UNMOUNT_PATIENCE_S = 10.0
 ROOT = "rootfs"
 UPPER = f"{DISK}/root-upper/upper"
@@ -72,8 +74,10 @@ def assemble(
         disk.mkdir(parents=True, exist_ok=True)
         _mount_disk(Path(disk_image), disk)
         lost_host_keys = settle(disk, identity)
+        (staging / OWN_DISK).mkdir(exist_ok=True)
+        bind(disk, staging / OWN_DISK)
         mapped.show(disk, disk, userns, MOUNT_ATTR_IDMAP)
-        names = LAYER_NAMES if len(layers) == len(LAYER_NAMES) else _layer_names(len(layers))
+        names = layer_names(len(layers))
         for layer, name in zip(layers, names, strict=True):
             target = staging / name
             target.mkdir(parents=True, exist_ok=True)
@@ -97,14 +101,15 @@ def dismantle(staging: Path) -> None:
         if os.path.ismount(staging / name):
             umount(staging / name, MNT_DETACH)
     deadline = time.monotonic() + UNMOUNT_PATIENCE_S
-    while os.path.ismount(staging / DISK):
-        try:
-            umount(staging / DISK)
-        except OSError as error:
-            # Whoever flushed or froze it a moment ago may still hold a descriptor.
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
+    for target in (staging / OWN_DISK, staging / DISK):
+        while os.path.ismount(target):
+            try:
+                umount(target)
+            except OSError as error:
+                # Whoever flushed or froze it a moment ago may still hold a descriptor.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
 
 def _mount_disk(image: Path, target: Path) -> None:
@@ -123,7 +128,10 @@ def _mount_disk(image: Path, target: Path) -> None:
         os.close(tree)
 
 
-def _layer_names(count: int) -> list[str]:
+def layer_names(count: int) -> list[str]:
+    """Where ``count`` layers are mounted below the staging tree, topmost first."""
+    if count == len(LAYER_NAMES):
+        return LAYER_NAMES
     return [f"mnt/layer-{number}" for number in range(count, 0, -1)]
 
 

@@ -1,8 +1,4 @@
-"""The app behind ``/.sprite/api.sock``: what a sprite may ask for itself.
-
-An allow-list. What the engine has to do is handed on to the server with the sprite's own
-capability, which is good for this sprite and nothing else.
-"""
+"""Requests to the server, on behalf of the sprite and with its capability."""
 
 from __future__ import annotations
 
@@ -12,65 +8,56 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import h11
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response, StreamingResponse
 
 from spriggan.pilot.request import error_response
 from spriggan.wire.spec import SpriteSpec
 
-MAX_BODY = 64 * 1024
-HINT = (
-    "from inside: POST /v1/checkpoint, GET /v1/checkpoints, POST /v1/checkpoints/{id}/restore, GET /v1/info"
-)
+MAX_ANSWER = 16 << 20
+PATIENCE_S = 10.0
 
 
-def create_inner_app(spec: SpriteSpec) -> Starlette:
-    """Return the app of one sprite."""
+class Upstream:
+    """The server as one sprite may use it. The capability is good for this sprite and nothing else."""
 
-    async def info(request: Request) -> Response:
-        return JSONResponse({"id": spec.sprite_id, "name": spec.name, "hostname": spec.hostname})
+    def __init__(self, spec: SpriteSpec) -> None:
+        self._spec = spec
 
-    async def hand_on(request: Request) -> Response:
-        return await _hand_on(spec, request)
+    async def hand_on(self, method: str, path: str, query: str, body: bytes) -> Response:
+        """What the server answers for ``path`` of this sprite, as it comes; 503 while it is down."""
+        target = self._target(path) + (f"?{query}" if query else "")
+        exchange = _Exchange(self._spec)
+        try:
+            status, kind = await exchange.send(method, target, body)
+        except (OSError, h11.RemoteProtocolError):
+            await exchange.close()
+            return self.unavailable()
+        return StreamingResponse(exchange.body(), status, media_type=kind)
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        return error_response(status, f"{request.method} {request.url.path} is not served here", HINT)
+    async def get(self, path: str) -> bytes:
+        """The body of the server's answer. Raises ``OSError`` if that is no success."""
+        exchange = _Exchange(self._spec)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                status, _ = await exchange.send("GET", self._target(path), b"")
+                body = bytearray()
+                async for piece in exchange.body():
+                    body += piece
+                    if len(body) > MAX_ANSWER:
+                        raise OSError("the server's answer is too long")
+        finally:
+            await exchange.close()
+        if status != 200:
+            raise OSError(f"the server answered {status}")
+        return bytes(body)
 
-    return Starlette(
-        routes=[
-            Route("/v1/info", info, methods=["GET"]),
-            Route("/v1/checkpoint", hand_on, methods=["POST"]),
-            Route("/v1/checkpoints", hand_on, methods=["GET"]),
-            Route("/v1/checkpoints/{id}", hand_on, methods=["GET"]),
-            Route("/v1/checkpoints/{id}/restore", hand_on, methods=["POST"]),
-        ],
-        exception_handlers={404: refuse, 405: refuse},
-    )
-
-
-async def _hand_on(spec: SpriteSpec, request: Request) -> Response:
-    if request.path_params.get("id") in (".", ".."):
-        return error_response(404, "no such checkpoint", HINT)
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            return error_response(413, "the request is too large", "a checkpoint's comment is short")
-    target = f"/v1/sprites/{quote(spec.name, safe='')}{quote(request.url.path.removeprefix('/v1'))}"
-    if request.url.query:
-        target += f"?{request.url.query}"
-    exchange = _Exchange(spec)
-    try:
-        status, kind = await exchange.send(request.method, target, body)
-    except (OSError, h11.RemoteProtocolError):
-        await exchange.close()
+    def unavailable(self) -> Response:
+        """The answer while the server is down."""
         hint = "the sprite itself goes on; try again in a moment"
         return error_response(503, "the Spriggan server does not answer", hint)
-    return StreamingResponse(exchange.body(), status, media_type=kind)
+
+    def _target(self, path: str) -> str:
+        return f"/v1/sprites/{quote(self._spec.name, safe='')}/{quote(path)}"
 
 
 class _Exchange:

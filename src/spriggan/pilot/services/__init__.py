@@ -1,0 +1,1 @@
+"""Services: processes that the pilot starts with the sprite and keeps running."""

@@ -253,6 +253,19 @@ def test_terminal_javascript(server: serving.Server, shared: Any) -> None:
     assert nodejs.run(server, shared, script) == [[0, "33 99\r\n"], [1, "33 99\r\n"]]
 
 
+@proves("exec: a terminal has its size before its program starts", PLAIN)
+async def test_the_size_is_there_at_once(server: serving.Server, shared: Any) -> None:
+    async def one(rows: int) -> None:
+        query = f"/exec?cmd=stty&cmd=size&tty=true&rows={rows}&cols=99"
+        async with connect(server, shared, query) as socket:
+            seen = b"".join([message async for message in socket if isinstance(message, bytes)])
+            assert seen == f"{rows} 99\r\n".encode()
+
+    async with asyncio.timeout(60):
+        for start in range(10, 50, 10):
+            await asyncio.gather(*[one(rows) for rows in range(start, start + 10)])
+
+
 @proves("exec: resize", JAVASCRIPT)
 def test_resize(server: serving.Server, shared: Any) -> None:
     script = """

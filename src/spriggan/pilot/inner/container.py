@@ -13,10 +13,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,9 @@ from spriggan.wire.spec import SpriteSpec
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
+WAIT_FOR_SIZE = 'while [ "$(stty size 2>/dev/null)" = "0 0" ]; do sleep 0.01; done; exec "$@"'
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Console:
-    """The terminal that a command is to get: where its master goes to, and its size."""
-
-    socket: str
-    rows: int
-    cols: int
 
 
 class Container:
@@ -140,10 +132,10 @@ class Container:
                 listener.bind(path)
                 listener.listen(1)
                 listener.setblocking(False)
-                receiving = asyncio.create_task(_receive_terminal(listener))
+                receiving = asyncio.create_task(_receive_terminal(listener, rows, cols))
                 try:
                     with self._null() as fd:
-                        pid = await self._exec(process, fd, fd, fd, Console(path, rows, cols))
+                        pid = await self._exec(process, fd, fd, fd, console=path)
                     master = await asyncio.wait_for(receiving, START_TIMEOUT_S)
                 finally:
                     receiving.cancel()
@@ -155,7 +147,7 @@ class Container:
         stdin: int,
         stdout: int,
         stderr: int,
-        console: Console | None = None,
+        console: str | None = None,
     ) -> int:
         if not self.running:
             raise ExecError("the sprite is not running", 1)
@@ -179,11 +171,11 @@ class Container:
         stdin: int,
         stdout: int,
         stderr: int,
-        console: Console | None,
+        console: str | None,
     ) -> int:
         base = f"{self._spec.run_dir}/exec-{self._counter}"
         with _files(base) as (pid_file, log, description):
-            description.write_text(json.dumps(self._process_json(process, console)))
+            description.write_text(json.dumps(self._process_json(process, terminal=console is not None)))
             command = [
                 *self._options(str(log)),
                 "exec",
@@ -192,7 +184,7 @@ class Container:
                 str(pid_file),
                 "--process",
                 str(description),
-                *(["--console-socket", console.socket] if console else []),
+                *(["--console-socket", console] if console else []),
                 self._name,
             ]
             child = self._runtime.start(command, stdin=stdin, stdout=stdout, stderr=stderr)
@@ -201,15 +193,13 @@ class Container:
                 raise _exec_error(process, log, child.returncode)
             return int(pid_file.read_text())
 
-    def _process_json(self, process: Process, console: Console | None) -> dict[str, Any]:
+    def _process_json(self, process: Process, *, terminal: bool) -> dict[str, Any]:
         user = process.user or self._spec.user.name
         uid, gid, groups = self._look_up(user)
         return {
-            "terminal": console is not None,
-            # Before the program runs: it may ask at once.
-            **({"consoleSize": {"height": console.rows, "width": console.cols}} if console else {}),
+            "terminal": terminal,
             "user": {"uid": uid, "gid": gid, "additionalGids": groups},
-            "args": self._arguments(process),
+            "args": self._waiting(self._arguments(process)) if terminal else self._arguments(process),
             "env": [f"{name}={value}" for name, value in process.env.items()],
             "cwd": process.cwd,
             "capabilities": oci.capability_sets(oci.allowed_capabilities(self.privileges)),
@@ -224,13 +214,27 @@ class Container:
         """
         if process.program in ("", process.argv[0]):
             return process.argv
-        for shell in ("/bin/bash", "/usr/bin/bash"):
-            with contextlib.suppress(OSError):
-                os.close(open_in_root(self._staging / root.ROOT, shell, os.O_RDONLY))
-                name, *rest = process.argv
-                # Privileged mode, for that reads no file that a variable names.
-                return [shell, "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
-        return [process.program, *process.argv[1:]]
+        name, *rest = process.argv
+        if self._has("/bin/bash"):
+            # Privileged mode, for that reads no file that a variable names.
+            return ["/bin/bash", "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
+        return [process.program, *rest]
+
+    def _waiting(self, arguments: list[str]) -> list[str]:
+        """``arguments`` for a program that starts when its terminal has a size: it may ask at once.
+
+        The runtime makes a terminal without one, and starts the program while it hands it over.
+        """
+        if not self._has("/bin/sh"):
+            return arguments
+        return ["/bin/sh", "-c", WAIT_FOR_SIZE, "sh", *arguments]
+
+    def _has(self, program: str) -> bool:
+        """Whether the sprite has a file of that name."""
+        with contextlib.suppress(OSError):
+            os.close(open_in_root(self._staging / root.ROOT, program, os.O_RDONLY))
+            return True
+        return False
 
     def publish_policy(self, rules: list[dict[str, Any]]) -> None:
         """Let the sprite read what its network policy is."""
@@ -434,8 +438,8 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "no reason was given"
 
 
-async def _receive_terminal(listener: socket.socket) -> int:
-    """Take the terminal's master descriptor that the runtime sends."""
+async def _receive_terminal(listener: socket.socket, rows: int, cols: int) -> int:
+    """Take the terminal's master descriptor that the runtime sends, and give it its size."""
     loop = asyncio.get_running_loop()
     connection, _ = await loop.sock_accept(listener)
     with connection:
@@ -448,4 +452,5 @@ async def _receive_terminal(listener: socket.socket) -> int:
     if not fds:
         raise OSError("the container runtime sent no terminal")
     os.set_inheritable(fds[0], False)
+    termios.tcsetwinsize(fds[0], (rows, cols))
     return fds[0]

@@ -24,7 +24,6 @@ from spriggan.pilot.files.client import FileError, NotRunning
 from spriggan.pilot.process import ExecError
 from spriggan.pilot.relay import Relay
 from spriggan.pilot.request import BadRequest, error_response, flag, from_json, parse
-from spriggan.pilot.sessions import Session
 from spriggan.wire.spec import SpriteSpec
 
 PREFIX = "control:"
@@ -132,7 +131,17 @@ class _Connection:
             await self._complete(error.exit_code)
         else:
             owner = session_id is None
-            self._operation = _Command(self._websocket, session, owner, takes_input, self._complete)
+            attached = ExitStack()
+            attachment = attached.enter_context(session.attached(owner=owner))
+            talk = Relay(
+                self._websocket,
+                session,
+                attachment,
+                ports=self._commands.ports,
+                owner=owner,
+                takes_input=takes_input,
+            )
+            self._operation = _Command(talk, attached, self._complete)
 
     async def _complete(self, code: int) -> None:
         self._operation = None
@@ -148,18 +157,10 @@ class _Connection:
 class _Command:
     """A session, started or attached to."""
 
-    def __init__(
-        self,
-        websocket: WebSocket,
-        session: Session,
-        owner: bool,
-        takes_input: bool,
-        complete: Callable[[int], Awaitable[None]],
-    ) -> None:
+    def __init__(self, talk: Relay, attached: ExitStack, complete: Callable[[int], Awaitable[None]]) -> None:
+        self._relay = talk
+        self._attached = attached
         self._complete = complete
-        self._attached = ExitStack()
-        attachment = self._attached.enter_context(session.attached(owner=owner))
-        self._relay = Relay(websocket, session, attachment, owner=owner, takes_input=takes_input)
         self._said_all = False
         self._task = asyncio.create_task(self._run())
 

@@ -36,11 +36,12 @@ class NoSuchSession(Exception):
 
 
 class Exec:
-    """The exec endpoints of one sprite."""
+    """The exec endpoints of one sprite. Clients are told of its ``ports`` while their commands run."""
 
-    def __init__(self, sessions: Sessions, spec: SpriteSpec) -> None:
+    def __init__(self, sessions: Sessions, spec: SpriteSpec, ports: relay.Ports | None = None) -> None:
         self._sessions = sessions
         self._spec = spec
+        self.ports = ports
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -141,7 +142,13 @@ class Exec:
         with session.attached(owner=owner) as attachment:
             await websocket.accept(headers=HEADERS)
             talk = Relay(
-                websocket, session, attachment, owner=owner, takes_input=takes_input, watches=watches
+                websocket,
+                session,
+                attachment,
+                ports=self.ports,
+                owner=owner,
+                takes_input=takes_input,
+                watches=watches,
             )
             await talk.greet()
             receiving = asyncio.create_task(_receive(websocket, talk))

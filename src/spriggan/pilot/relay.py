@@ -5,6 +5,10 @@ The same over a socket of its own and over a control connection, which end diffe
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from spriggan.pilot.sessions import Attachment, Session
@@ -13,6 +17,9 @@ from spriggan.wire import messages
 from spriggan.wire.frames import Control, Input, InputEnd, Stream, exit_frame, frame, parse_input
 
 KEEPALIVE_S = 20.0  # one official client gives up after 45 s without a message
+ANNOUNCE_AFTER_S = 0.2  # most commands are over before, and need not have the ports looked at
+log = logging.getLogger(__name__)
+
 _END_OF_INPUT = bytes((Stream.STDIN_EOF,))
 
 
@@ -22,6 +29,14 @@ class Line(Protocol):
     async def send_text(self, data: str) -> None: ...
 
     async def send_bytes(self, data: bytes) -> None: ...
+
+
+class Ports(Protocol):
+    """The sprite's open ports, looked at only while somebody iterates over the changes."""
+
+    async def now(self) -> list[Any]: ...
+
+    def changes(self, known: list[Any]) -> AsyncIterator[dict[str, object]]: ...
 
 
 class Relay:
@@ -35,6 +50,7 @@ class Relay:
         session: Session,
         attachment: Attachment,
         *,
+        ports: Ports | None = None,
         owner: bool,
         takes_input: bool = True,
         watches: bool = False,
@@ -42,6 +58,7 @@ class Relay:
         self._line = line
         self._session = session
         self._attachment = attachment
+        self._ports = ports
         self._takes_input = takes_input
         self._watches = watches
         # Whether the end of this client's input is the end of the command's. Of one that attached that
@@ -65,11 +82,16 @@ class Relay:
 
     async def send_output(self) -> int:
         """Send all output, from the start, then the exit code; return that when the session has ended."""
-        async for batch in self._attachment.batches(KEEPALIVE_S):
-            if batch is None:
-                await self._line.send_text(messages.KEEPALIVE)
-            else:
-                await self._send(batch)
+        announcing = asyncio.create_task(self._announce())
+        try:
+            async for batch in self._attachment.batches(KEEPALIVE_S):
+                if batch is None:
+                    await self._line.send_text(messages.KEEPALIVE)
+                else:
+                    await self._send(batch)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
         code = self._session.exit_code or 0
         await send_exit(self._line, code, tty=self._session.tty)
         return code
@@ -80,6 +102,18 @@ class Relay:
             self._control(text)
         elif (data := message.get("bytes")) is not None:
             await self._input(data)
+
+    async def _announce(self) -> None:
+        """Tell of every port that is open or opens, and of those that close."""
+        if self._ports is None:
+            return
+        await asyncio.sleep(ANNOUNCE_AFTER_S)
+        try:
+            await self._ports.now()
+            async for message in self._ports.changes([]):
+                await self._line.send_text(json.dumps(message))
+        except OSError as error:
+            log.warning("open ports cannot be told: %s", error)
 
     async def _send(self, batch: Batch) -> None:
         tty = self._session.tty

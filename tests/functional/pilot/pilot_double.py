@@ -88,13 +88,13 @@ class HostContainer:
 
     async def spawn_tty(self, process: Process, rows: int, cols: int) -> tuple[int, int]:
         master, slave = os.openpty()
+        termios.tcsetwinsize(master, (rows, cols))
         try:
             argv = ["setsid", "--ctty", "--", process.program or process.argv[0], *process.argv[1:]]
             child = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=process.env, cwd="/")
         finally:
             os.close(slave)
         child.returncode = 0
-        termios.tcsetwinsize(master, (rows, cols))
         return child.pid, master
 
 

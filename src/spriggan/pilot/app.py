@@ -45,9 +45,10 @@ class Apps:
     ) -> None:
         sessions = Sessions(container, Path(spec.spool_dir))
         files = FilesHelper()
-        commands = Exec(sessions, spec)
-        calls = Calls(files, container, spec)
         network = Network(netns, container)
+        ports = Ports(network)
+        commands = Exec(sessions, spec, ports)
+        calls = Calls(files, container, spec)
         upstream = Upstream(spec)
         self._services = Services(container, spec, network.await_listener)
         self._tasks = Tasks(Path(spec.run_dir) / "tasks.json")
@@ -68,7 +69,7 @@ class Apps:
                 *Control(commands, calls, spec).routes(),
                 *services.routes(),
                 *Proxy(network, self._services.coming).routes(),
-                *Ports(network).routes(),
+                *ports.routes(),
                 *life.routes(),
                 *PolicyApi(container, egress).routes(),
             ]

@@ -13,8 +13,9 @@ LOGIN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/bash}" -l')
 @click.command("console", cls=Command)
 @click.argument("name", required=False)
 @sprite_option
+@click.option("--no-port-forward", is_flag=True, help="Do not offer here what listens in the sprite.")
 @pass_settings
-def command(settings: Settings, name: str | None) -> None:
+def command(settings: Settings, name: str | None, no_port_forward: bool) -> None:
     """Open a login shell in the sprite NAME. Ctrl+\\ detaches; the shell goes on. Also: c.
 
     \b
@@ -22,9 +23,9 @@ def command(settings: Settings, name: str | None) -> None:
       spriggan console dev
     """
     settings.sprite = name or settings.sprite
-    open_console(settings)
+    open_console(settings, forward=not no_port_forward)
 
 
-def open_console(settings: Settings) -> None:
+def open_console(settings: Settings, *, forward: bool = True) -> None:
     """A login shell in the chosen sprite; ends this process with its exit code."""
-    start(settings, LOGIN_SHELL, tty=True, env={})
+    start(settings, LOGIN_SHELL, tty=True, env={}, forward=forward)

@@ -33,6 +33,7 @@ TERMINAL_VARIABLES = ("TERM", "COLORTERM", "LANG", "LC_ALL")
 @click.option(
     "--file", "files", multiple=True, metavar="SRC:DST", help="Copy a file into it first; may be repeated."
 )
+@click.option("--no-port-forward", is_flag=True, help="Do not offer here what listens in the sprite.")
 @click.option("--http-post", is_flag=True, help="By one HTTP request, where WebSockets do not get through.")
 @click.option("--no-stdin", is_flag=True, help="Give the command no input, and leave ours alone.")
 @pass_settings
@@ -44,6 +45,7 @@ def command(
     directory: str | None,
     env: tuple[str, ...],
     files: tuple[str, ...],
+    no_port_forward: bool,
     http_post: bool,
     no_stdin: bool,
 ) -> None:
@@ -67,7 +69,15 @@ def command(
         query = _query(argv, directory=directory, env=assignments(env), stdin=not no_stdin)
         path = f"/v1/sprites/{segment(sprite_name(settings))}/exec"
         sys.exit(post.run(find(settings.data), path, query, stdin=not no_stdin))
-    start(settings, argv, tty=tty, directory=directory, env=assignments(env), stdin=not no_stdin)
+    start(
+        settings,
+        argv,
+        tty=tty,
+        directory=directory,
+        env=assignments(env),
+        stdin=not no_stdin,
+        forward=not no_port_forward,
+    )
 
 
 def start(
@@ -78,6 +88,7 @@ def start(
     directory: str | None = None,
     env: dict[str, str],
     stdin: bool = True,
+    forward: bool = True,
 ) -> None:
     """Run ``argv`` in the chosen sprite and exit with its exit code."""
     if tty:
@@ -87,8 +98,9 @@ def start(
     if tty:
         rows, columns = terminal.dimensions()
         query += [("rows", str(rows)), ("cols", str(columns))]
-    path = f"/v1/sprites/{segment(sprite_name(settings))}/exec"
-    run(find(settings.data), Attachment(path, query, tty=tty, stdin=stdin))
+    sprite = f"/v1/sprites/{segment(sprite_name(settings))}"
+    attachment = Attachment(f"{sprite}/exec", query, tty=tty, stdin=stdin, forward=sprite if forward else "")
+    run(find(settings.data), attachment)
 
 
 def _query(

@@ -31,6 +31,7 @@ COMMANDS = {
     "fork": ("fork", "Make a new sprite from a sprite or a checkpoint."),
     "restore": ("restore", "Put a sprite's disk back to a checkpoint."),
     "attach": ("attach", "Join a session."),
+    "proxy": ("proxy", "Reach ports of a sprite at ports of this machine."),
     "file": ("file", "Copy files into a sprite and out of it."),
     "check": ("check", "Say whether a sprite is well."),
     "restart": ("restart", "End a sprite's processes and start it again."),

@@ -19,22 +19,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
-from urllib.parse import urlencode
 
 import click
-from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from spriggan import __version__
 from spriggan.cli import terminal
-from spriggan.cli.endpoint import Endpoint, unreachable
-from spriggan.cli.refusal import refusal
+from spriggan.cli.endpoint import Endpoint
+from spriggan.cli.forwarding import Forwarding
+from spriggan.cli.websocket import open_socket
 from spriggan.errors import Broken
 from spriggan.wire.frames import Stream, frame
 
 CHUNK = 32 * 1024
-MAX_MESSAGE = 16 * 1024 * 1024
-OPEN_TIMEOUT = 120  # the sprite may have to be started, and its disk checked, first
 DETACH_KEY = b"\x1c"  # Ctrl+\
 END_OF_FILE_KEY = b"\x04"  # Ctrl+D, the only end of input that a terminal knows
 # This many Ctrl-C within this time: leave, whatever the command makes of them.
@@ -49,10 +46,7 @@ class Attachment:
     query: list[tuple[str, str]] = field(default_factory=list)
     tty: bool | None = None  # None: as the session was started; the server says
     stdin: bool = True
-
-    def uri(self, endpoint: Endpoint) -> str:
-        base = "ws" + endpoint.url.removeprefix("http")
-        return base + self.path + ("?" + urlencode(self.query) if self.query else "")
+    forward: str = ""  # path of the sprite whose opened ports are forwarded to this machine
 
 
 def run(endpoint: Endpoint, attachment: Attachment) -> NoReturn:
@@ -66,42 +60,23 @@ def run(endpoint: Endpoint, attachment: Attachment) -> NoReturn:
 
 
 async def _run(endpoint: Endpoint, attachment: Attachment) -> tuple[int, str]:
-    async with await _connect(endpoint, attachment) as socket:
-        return await Session(socket, attachment).run()
-
-
-async def _connect(endpoint: Endpoint, attachment: Attachment) -> ClientConnection:
-    options: dict[str, Any] = {
-        "additional_headers": endpoint.headers,
-        "user_agent_header": f"spriggan/{__version__}",
-        "compression": None,
-        "max_size": MAX_MESSAGE,
-        "open_timeout": OPEN_TIMEOUT,
-        "ping_timeout": 60,
-        "close_timeout": 2,
-    }
-    uri = attachment.uri(endpoint)
+    forwarding = Forwarding(endpoint, attachment.forward) if attachment.forward else None
     try:
-        if endpoint.socket:
-            return await unix_connect(str(endpoint.socket), uri, **options)
-        return await connect(uri, proxy=None if endpoint.is_local else True, **options)
-    except InvalidStatus as error:
-        body = bytes(error.response.body or b"").decode(errors="replace")
-        raise refusal(error.response.status_code, body, endpoint) from error
-    except InvalidHandshake as error:
-        raise Broken(
-            f"{endpoint} does not speak the Sprites protocol ({error})",
-            hint="is a Spriggan server listening there?",
-        ) from error
-    except OSError as error:  # TimeoutError is one, too
-        raise unreachable(endpoint, error) from error
+        async with await open_socket(endpoint, attachment.path, attachment.query) as socket:
+            return await Session(socket, attachment, forwarding).run()
+    finally:
+        if forwarding:
+            await forwarding.close()
 
 
 class Session:
     """One conversation with a command."""
 
-    def __init__(self, socket: ClientConnection, attachment: Attachment) -> None:
+    def __init__(
+        self, socket: ClientConnection, attachment: Attachment, forwarding: Forwarding | None
+    ) -> None:
         self._socket = socket
+        self._forwarding = forwarding
         self._attachment = attachment
         self._attaching = attachment.tty is None
         self._tty = bool(attachment.tty)
@@ -177,9 +152,22 @@ class Session:
                 self._tty = bool(message.get("tty"))
         elif kind == "exit" and isinstance(message.get("exit_code"), int):
             self._exit_code = message["exit_code"] & 0xFF
+        elif kind in ("port_opened", "port_closed") and self._forwarding:
+            self._start(self._forward(kind, message.get("port")))
         elif kind == "error":
             text = str(message.get("message") or message.get("error"))
             raise Broken(text, hint=str(message.get("hint") or ""))
+
+    async def _forward(self, kind: str, port: object) -> None:
+        """Offer on this machine what listens in the sprite, under the same number if that is free."""
+        if not self._forwarding or isinstance(port, bool) or not isinstance(port, int):
+            return
+        if kind == "port_closed":
+            await self._forwarding.stop(port)
+            return
+        local = await self._forwarding.offer(port)
+        note = f"port {port} of the sprite is at 127.0.0.1:{local}" if local else f"port {port} is taken here"
+        await self._write(2, f"spriggan: {note}\r\n".encode())
 
     async def _write(self, fd: int, data: bytes) -> None:
         """Write all of ``data``; in a thread, because whoever reads it may take their time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Check:
 def words(error: OSError | SprigganError) -> str:
     """What an error says to people."""
     if not isinstance(error, OSError) or not error.strerror:
-        return str(error) or repr(error)
+        return re.sub(r"\[Errno \d+\] ", "", str(error)) or repr(error)
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 

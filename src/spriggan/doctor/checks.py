@@ -36,7 +36,6 @@ ESSENTIAL = [
         "user namespaces",
         users.user_namespaces,
         _NO_SPRITE,
-        fix="sysctl -w user.max_user_namespaces=65536",
         essential=True,
         private=True,
     ),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spriggan.disk import blank, holders
 from spriggan.disk.volume import Volume
+from spriggan.doctor import users
 from spriggan.doctor.check import Place, existing
 from spriggan.doctor.data import unnamed_file
 from spriggan.doctor.finding import Finding
@@ -35,7 +36,7 @@ def overlay(place: Place) -> Finding | str:
     image, disk = place.scratch / "disk.img", place.scratch / "disk"
     blank.make(image, 1)
     with ExitStack() as stack:
-        pid = stack.enter_context(namespaces.user_namespace(first_id))
+        pid = stack.enter_context(users.namespace())
         userns = namespaces.open_namespace(pid, "user")
         stack.callback(os.close, userns)
         for name in ("disk", "layer", "root"):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spriggan.doctor import users
 from spriggan.doctor.check import Place, install
 from spriggan.doctor.finding import Finding, limited
 from spriggan.errors import MissingCapability
@@ -67,7 +68,7 @@ def _bundle(place: Place, tini: str) -> Iterator[Path]:
         os.chown(root / name, first_id, first_id)
     shutil.copy(tini, root / "tini")
     (root / "tini").chmod(0o755)
-    with namespaces.user_namespace(first_id, namespaces.CLONE_NEWNET) as pid:
+    with users.namespace(namespaces.CLONE_NEWNET) as pid:
         config = _configuration(root, pid, first_id, place.cgroup)
         (place.scratch / "config.json").write_text(json.dumps(config))
         yield place.scratch

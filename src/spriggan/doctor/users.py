@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from spriggan.doctor.check import Place, words
 from spriggan.doctor.finding import Finding, limited, works
+from spriggan.errors import MissingCapability
 from spriggan.linux import namespaces, process
 from spriggan.linux.mount import mount
 from spriggan.net import addresses, claims
 
 _SYSCTL = Path("/proc/sys")
 _FEW = 256  # user namespaces in a sprite: a browser takes one for each tab, a container one
+_MORE = "sysctl -w user.max_user_namespaces=65536"
 _USER = 1000  # the id that the user of our image has
 
 # What can forbid user namespaces to those who are not the machine's root: (setting, value that
@@ -23,33 +27,44 @@ _BARRIERS = (
 )
 
 
+@contextmanager
+def namespace(flags: int = 0) -> Iterator[int]:
+    """The pid of a process in a user namespace like a sprite's. Raises ``MissingCapability``."""
+    with ExitStack() as stack:
+        try:
+            pid = stack.enter_context(namespaces.user_namespace(addresses.first_id(0), flags))
+        except OSError as error:
+            raise MissingCapability(words(error), hint=_MORE) from error
+        yield pid
+
+
 def user_namespaces(place: Place) -> Finding | str:
     """A namespace that maps ids as a sprite's does."""
-    with namespaces.user_namespace(addresses.first_id(0)):
+    with namespace():
         pass
     most = _setting("user.max_user_namespaces")
     if most is not None and int(most) < _FEW:
         return limited(
             f"ids are mapped, but a sprite can have no more than {most}, with those made inside it",
             costs="containers and sandboxes inside sprites fail beyond that",
-            fix="sysctl -w user.max_user_namespaces=65536",
+            fix=_MORE,
         )
     return f"ids are mapped; up to {most} in each sprite" if most is not None else "ids are mapped"
 
 
 def nested(place: Place) -> Finding | str:
     """What rootless podman, bubblewrap and browsers do inside a sprite, as its user."""
-    with namespaces.user_namespace(addresses.first_id(0)) as pid:
+    with namespace() as pid:
         userns = namespaces.open_namespace(pid, "user")
     try:
         process.in_child(lambda: _sandbox(userns, place.scratch))
     except OSError as error:
-        barriers = [(name, allows) for name, forbids, allows in _BARRIERS if _setting(name) == forbids]
-        because = "".join(f"; {name} is set" for name, _ in barriers)
+        barriers = [barrier for barrier in _BARRIERS if _setting(barrier[0]) == barrier[1]]
+        because = "".join(f"; {name} is {forbids}" for name, forbids, _ in barriers)
         return limited(
             f"a user of a sprite cannot use a user namespace ({words(error)}){because}",
             costs="podman, bubblewrap, and browsers with their sandbox, do not start inside sprites",
-            fix=" && ".join(f"sysctl -w {name}={allows}" for name, allows in barriers),
+            fix=" && ".join(f"sysctl -w {name}={allows}" for name, _, allows in barriers),
         )
     finally:
         os.close(userns)

@@ -22,6 +22,8 @@ CLONE_NEWNET = 0x40000000
 
 ID_COUNT = 65536  # ids in a sprite's user namespace
 
+_READY = b"1"
+
 T = TypeVar("T")
 
 
@@ -126,15 +128,17 @@ def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
             unshare(CLONE_NEWUSER)
             if flags:
                 unshare(flags)
-            os.write(ready_w, b"1")
+            os.write(ready_w, _READY)
             os.read(done_r, 1)
+        except OSError as error:
+            os.write(ready_w, (error.strerror or str(error)).encode())
         finally:
             os._exit(0)
     try:
         os.close(ready_w)
         os.close(done_r)
-        if os.read(ready_r, 1) != b"1":
-            raise OSError("unshare of a user namespace failed in the child")
+        if (said := os.read(ready_r, 1024)) != _READY:
+            raise OSError(f"a user namespace cannot be made: {said.decode() or 'the child died'}")
         for name in ("uid_map", "gid_map"):
             _map_ids(Path(f"/proc/{pid}/{name}"), first_id)
         yield pid

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import serving
 
 PATIENCE_S = 60.0
+LEAVING_S = 5.0
 
 # Every attack begins so: with all the file descriptors it may have, and the C library at hand.
 PRELUDE = """
@@ -82,28 +83,65 @@ def attack_json(sprite: Any, program: str, *arguments: str, user: str = "root") 
     return json.loads(attack(sprite, program, *arguments, user=user))
 
 
-@contextlib.contextmanager
-def holding(server: serving.Server, name: str, program: str, *, user: str = "root") -> Iterator[str]:
-    """Run a program in the sprite ``name`` that takes all it can get and says so with ``full``.
+class Attack:
+    """A program that runs in a sprite beside the test. ``words`` are the lines that it has said."""
 
-    Yields its words. It lets go when the block ends.
-    """
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.words: list[str] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def full(self) -> str | None:
+        """What it took, when it can get no more."""
+        return next(
+            (line.removeprefix("full").strip() for line in self.words if line.startswith("full")), None
+        )
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.words.append(line.decode(errors="replace").strip())
+
+
+@contextlib.contextmanager
+def running(server: serving.Server, name: str, program: str, *, user: str = "root") -> Iterator[Attack]:
+    """Run a program in the sprite ``name`` while the block runs; then it is to end by itself, or is left."""
     environment = {**os.environ, "SPRITES_API_URL": server.url, "SPRITE_TOKEN": server.token}
     command = [serving.SPRIGGAN, "exec", "-s", name, "--", *_command(program, user)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
-            words = _first_line(process)
-            assert words.startswith("full"), (words, process.stderr.read() if not words else "")
-            yield words.removeprefix("full").strip()
-        finally:
+            yield Attack(process)
+            assert process.stdin is not None
             process.stdin.close()
-            try:
-                process.wait(PATIENCE_S)
-            finally:
-                process.kill()
+            process.wait(LEAVING_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def holding(server: serving.Server, name: str, program: str, *, user: str = "root") -> Iterator[str]:
+    """Run a program that takes all it can get and calls ``full``; yields what it said with that."""
+    with running(server, name, program, user=user) as attack:
+        wait_for(lambda: attack.full is not None or attack.ended)
+        assert attack.full is not None, attack.words
+        yield attack.full
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Raises ``AssertionError`` if it does not come true in time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.02)
 
 
 def works(server: serving.Server, sprite: Any) -> None:
@@ -130,13 +168,3 @@ def create(server: serving.Server, name: str, **config: float) -> Any:
 def _command(program: str, user: str) -> list[str]:
     python = ["python3", "-c", PRELUDE + program]
     return python if user == "sprite" else ["sudo", *python]
-
-
-def _first_line(process: subprocess.Popen[bytes]) -> str:
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    assert process.stdout is not None
-    threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
-    try:
-        return lines.get(timeout=PATIENCE_S).decode()
-    except queue.Empty:
-        raise AssertionError(f"the program does not say that it is full: {process.args}") from None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks import create, holding, works
+from attacks import create, holding, running, wait_for, works
 
 import serving
 
@@ -22,7 +25,7 @@ def neighbour(server: serving.Server) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def hog(server: serving.Server) -> Iterator[Any]:
-    made = create(server, "hog", ram_mb=512)
+    made = create(server, "hog", ram_mb=256)
     yield made
     made.delete()
 
@@ -66,3 +69,199 @@ def test_what_is_counted_for_each_user(server: serving.Server, hog: Any, neighbo
         fd = ctypes.CDLL(None).inotify_init1(0)
         assert fd >= 0, "the host's root has none left"
         os.close(fd)
+
+
+# Memory, in every shape that the kernel knows. The hog may have 256 MiB.
+
+
+MEMORY = {
+    "pages": """
+memory = []
+while True:
+    memory.append(bytearray(b"x") * (16 << 20))
+""",
+    "page tables": """
+import mmap
+while True:
+    part = mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    for place in range(0, 1 << 30, 2 << 20):
+        part[place]
+""",
+    "shared memory": """
+with open("/dev/shm/hog", "wb") as file:
+    while True:
+        file.write(bytes(16 << 20))
+""",
+    "a file system in memory": """
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100%", "hog", "/mnt"], check=True)
+with open("/mnt/hog", "wb") as file:
+    while True:
+        file.write(bytes(16 << 20))
+""",
+    "System V shared memory": """
+while True:
+    place = libc.shmget(0, 64 << 20, 0o1600)
+    libc.shmat.restype = ctypes.c_void_p
+    ctypes.memset(libc.shmat(place, None, 0), 1, 64 << 20)
+""",
+    "message queues": """
+while (queue := libc.msgget(0, 0o1600)) >= 0:
+    message = struct.pack("l", 1) + bytes(8000)
+    while libc.msgsnd(queue, message, 8000, 0o4000) == 0:
+        pass
+full()
+""",
+    "pipes": """
+import fcntl
+try:
+    while True:
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, 1031, 1 << 20)
+        os.write(writer, bytes(1 << 20))
+except OSError:
+    full()
+""",
+    "unix sockets": """
+kept = []
+while True:
+    here, there = socket.socketpair()
+    kept.append((here, there))
+    here.setblocking(False)
+    try:
+        while True:
+            here.send(bytes(60000))
+    except BlockingIOError:
+        pass
+""",
+    "files opened": """
+for _ in range(80):
+    if os.fork() == 0:
+        try:
+            while True:
+                os.open("/dev/null", os.O_RDONLY)
+        except OSError:
+            time.sleep(1000)
+full()
+""",
+    "network namespaces": """
+kept = []
+while libc.unshare(0x40000000) == 0:
+    kept.append(os.open("/proc/self/ns/net", os.O_RDONLY))
+full()
+""",
+}
+
+
+@pytest.mark.parametrize("shape", MEMORY)
+def test_memory(server: serving.Server, hog: Any, neighbour: Any, shape: str) -> None:
+    """It is killed inside its own limit, or gets no more; afterwards it can be used again."""
+    with running(server, hog.name, MEMORY[shape]) as attack:
+        works(server, neighbour)
+        wait_for(lambda: attack.ended or attack.full is not None)
+        works(server, neighbour)
+    with server.http() as http:
+        assert http.post(f"/v1/sprites/{hog.name}/stop").status_code == 200
+    works(server, hog)
+
+
+SOCKETS = {
+    "TCP": """
+server, kept, taken = socket.create_server(("127.0.0.1", 0)), [], 0
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 30)
+server.settimeout(0.2)
+failures, end = 0, time.monotonic() + 8
+while failures < 5 and taken < 1 << 30 and time.monotonic() < end:
+    here, before = socket.socket(), taken
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+    here.settimeout(0.05)
+    try:
+        here.connect(server.getsockname())
+        kept += [here, server.accept()[0]]
+        while True:
+            taken += here.send(bytes(1 << 20))
+    except OSError:
+        failures = failures + 1 if taken < before + (1 << 16) else 0
+full(taken)
+""",
+    "UDP": """
+kept, taken = [], 0
+for _ in range(6000):
+    there, here = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    kept += [there, here]
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 30)
+    there.bind(("127.0.0.1", 0))
+    here.setblocking(False)
+    try:
+        for _ in range(8):
+            taken += here.sendto(bytes(60000), there.getsockname())
+    except OSError:
+        pass
+full(taken)
+""",
+}
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+def test_buffers_of_sockets(server: serving.Server, hog: Any, neighbour: Any, kind: str) -> None:
+    """They are the sprite's own memory, too, although a host's total of them is limited for all at once."""
+    before = buffered(kind)
+    with running(server, hog.name, SOCKETS[kind]) as attack:
+        most = 0
+        while not attack.ended and attack.full is None:
+            most = max(most, buffered(kind))
+            time.sleep(0.05)
+        works(server, neighbour)
+        most = max(most, buffered(kind))
+    assert most - before < 256 << 20
+
+
+def buffered(kind: str) -> int:
+    """The bytes in buffers of all sockets of this host."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        name, *words = line.split()
+        if name == f"{kind}:":
+            return int(words[words.index("mem") + 1]) * resource.getpagesize()
+    raise AssertionError(f"no {kind} in /proc/net/sockstat")
+
+
+# What the sprite makes its pilot do.
+
+
+def test_the_sprites_own_socket(server: serving.Server, hog: Any, neighbour: Any) -> None:
+    """Requests that never end, from somebody without any rights inside."""
+    flood = """
+kept = []
+for _ in range(3000):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(0.5)
+    try:
+        client.connect("/.sprite/api.sock")
+        client.sendall(b"GET /" + b"a" * (900 << 10))
+    except OSError:
+        pass
+    kept.append(client)
+    if len(kept) % 500 == 0:
+        print(len(kept), flush=True)
+full()
+"""
+    pilot = pilot_of(server, hog)
+    with holding(server, hog.name, flood, user="sprite"):
+        assert resident(pilot) < 128 << 20
+        works(server, neighbour)
+    works(server, hog)
+    assert pilot_of(server, hog) == pilot
+
+
+def pilot_of(server: serving.Server, sprite: Any) -> int:
+    with server.http() as http:
+        identity = http.get(f"/v1/sprites/{sprite.name}").json()["id"]
+    return int(Path(f"/run/spriggan/{server.instance}/{identity}/pilot").read_text().split()[0])
+
+
+def resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+
+def test_when_the_host_has_no_memory_left_sprites_go_first(hog: Any) -> None:
+    assert serving.run(hog, "cat /proc/self/oom_score_adj /proc/1/oom_score_adj").split() == ["500", "500"]

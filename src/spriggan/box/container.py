@@ -25,6 +25,9 @@ from spriggan.wire.spec import Limits, Policies, SpriteSpec
 START_TIMEOUT_S = 60.0
 UNMOUNT_TIMEOUT_S = 30.0
 POLICY_TIMEOUT_S = 20.0
+# Its own 40 MiB, the file operations that it does, and the file cache of what they write.
+PILOT_MEMORY = 512 << 20
+PILOT_PIDS = 512
 DISK_IN_NAMESPACE = "root/mnt/user-data"  # below the run directory, as the pilot mounts it
 
 
@@ -185,6 +188,9 @@ class ContainerBox:
         box, inner = group.child("box"), group.child("box").child("inner")
         for each in (group.child("pilot"), inner):
             each.create()
+        # What a sprite makes its pilot do is limited, too; but with little time nothing would start.
+        cpus = max(spec.limits.cpus, 1.0) if spec.limits.cpus else 0.0
+        group.child("pilot").limit(memory_bytes=PILOT_MEMORY, cpus=cpus, pids=PILOT_PIDS)
         self._limit(box, spec.limits)
         inner.delegate(spec.first_id)
         # The sprite's root must be able to walk through to its own root directory, so no 0700.

@@ -91,6 +91,7 @@ class Group:
         """Set the limits; ``cpus`` 0 is no limit. Raises ``OSError`` if the kernel refuses."""
         if self.host.v1:
             self._write("memory", "memory.limit_in_bytes", str(memory_bytes))
+            self._limit_sockets(memory_bytes // 4)
             quota = int(cpus * CPU_PERIOD_US) if cpus else -1
             self._write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US))
             self._write("cpu", "cpu.cfs_quota_us", str(quota))
@@ -177,6 +178,12 @@ class Group:
         for directory in self._directories():
             for group in reversed(list(_subtree(directory))):
                 _rmdir(group)
+
+    def _limit_sockets(self, size: int) -> None:
+        """Version 1 counts the buffers of sockets apart from all other memory, and only where they have a limit."""
+        name = "memory.kmem.tcp.limit_in_bytes"
+        if (self._in("memory") / name).exists():  # newer kernels have no such thing
+            self._write("memory", name, str(size))
 
     def _write(self, controller: str, name: str, value: str) -> None:
         (self._in(controller) / name).write_text(value)

@@ -37,6 +37,11 @@ def set_name(name: str) -> None:
     libc.call("prctl", PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0, what="prctl(PR_SET_NAME)")
 
 
+def set_oom_score(adjustment: int) -> None:
+    """Make the calling process and all it starts likelier to be killed when the machine's memory is used up."""
+    Path("/proc/self/oom_score_adj").write_text(str(adjustment))
+
+
 def pidfd_open(pid: int) -> int:
     """Return a descriptor of process ``pid``; the caller closes it. ESRCH if it is gone."""
     return libc.syscall("pidfd_open", pid, 0, what=f"pidfd_open({pid})")

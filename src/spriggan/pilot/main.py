@@ -36,7 +36,11 @@ from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec
 
 STAGING = "root"
+# When the host itself runs out of memory, sprites go first, those with the largest processes.
+OOM_SCORE = 500
 LAST_WORDS_S = 0.3  # for the exit codes of sessions to reach their clients
+INNER_CONNECTIONS = 128
+INNER_HEAD = 16 << 10
 MESSAGE_BYTES = 16 << 20  # the largest WebSocket message taken; official clients stay below 10 MB
 
 
@@ -81,6 +85,7 @@ def _leave_the_zygote(spec: SpriteSpec) -> None:
     os.setsid()
     process.set_name(f"pilot:{spec.name}")
     process.set_child_subreaper()
+    process.set_oom_score(OOM_SCORE)
     os.chdir("/")
     log = os.open(f"{spec.run_dir}/pilot.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -163,7 +168,7 @@ async def _serve(world: World, report: int) -> None:
     await apps.begin()
     servers = [
         await _listen_on(world.held.server_listener, apps.server),
-        await _listen_on(world.held.inner_listener, apps.inner),
+        await _listen_on(world.held.inner_listener, apps.inner, http=_FewAtATime, head=INNER_HEAD),
     ]
     _report(report, {"ok": True, "init_pid": world.container.init_pid})
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(world.container.died())]
@@ -177,11 +182,22 @@ async def _serve(world: World, report: int) -> None:
     await resolver.close()
 
 
-async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
+class _FewAtATime(H11Protocol):  # type: ignore[misc]
+    """For clients inside, of which there may be as many as the sprite can start."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > INNER_CONNECTIONS:
+            transport.close()
+
+
+async def _listen_on(
+    listener: int, app: ASGIApp, *, http: type[H11Protocol] = H11Protocol, head: int = MAX_HEAD
+) -> uvicorn.Server:
     """Serve ``app`` on a listening socket, without uvicorn's main loop: it wakes ten times a second."""
     config = uvicorn.Config(
         app,
-        http=H11Protocol,
+        http=http,
         ws=WebSocketsSansIOProtocol,
         ws_per_message_deflate=False,
         ws_max_size=MESSAGE_BYTES,
@@ -190,7 +206,7 @@ async def _listen_on(listener: int, app: ASGIApp) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         date_header=False,
-        h11_max_incomplete_event_size=MAX_HEAD,
+        h11_max_incomplete_event_size=head,
         timeout_graceful_shutdown=1,
     )
     config.load()

@@ -71,6 +71,46 @@ def test_what_is_counted_for_each_user(server: serving.Server, hog: Any, neighbo
         os.close(fd)
 
 
+# What the kernel counts for the whole host.
+
+
+PER_HOST = {
+    "terminals": """
+taken = 0
+try:
+    while taken < 5000:
+        os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        taken += 1
+except OSError:
+    pass
+full(taken)
+""",
+    "asynchronous reads and writes": """
+taken = 0
+while taken < 1 << 17 and libc.syscall(ctypes.c_long(206), 4096, ctypes.byref(ctypes.c_ulong(0))) >= 0:
+    taken += 4096
+full(taken)
+""",
+}
+
+
+@pytest.mark.parametrize("what", PER_HOST)
+def test_what_is_counted_for_the_host(server: serving.Server, hog: Any, neighbour: Any, what: str) -> None:
+    with holding(server, hog.name, PER_HOST[what]) as taken:
+        assert int(taken) > 3000
+        works(server, neighbour)
+
+
+def test_no_sprite_reaches_the_ceilings_of_the_host(neighbour: Any) -> None:
+    """Of what would take gigabytes to use up in a test. The limits are those of the default sprite."""
+    files, processes, threads = (
+        int(Path(f"/proc/sys/{name}").read_text())
+        for name in ("fs/file-max", "kernel/pid_max", "kernel/threads-max")
+    )
+    assert files > 1 << 40  # 250 bytes each, charged to the sprite
+    assert processes > 100 * 4096 and threads > 100 * 4096
+
+
 # Memory, in every shape that the kernel knows. The hog may have 256 MiB.
 
 

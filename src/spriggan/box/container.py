@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h11
 
+from spriggan.box import ceilings
 from spriggan.box.box import State
 from spriggan.box.zygote import Zygote
 from spriggan.errors import Broken, Conflict, DamagedDisk
@@ -184,6 +185,7 @@ class ContainerBox:
 
     def _prepare(self, spec: SpriteSpec, run_dir: Path) -> None:
         """Make the cgroups with their limits and the runtime directory."""
+        ceilings.lift()
         group = self._group(spec.sprite_id)
         box, inner = group.child("box"), group.child("box").child("inner")
         for each in (group.child("pilot"), inner):

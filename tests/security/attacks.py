@@ -89,7 +89,8 @@ class Attack:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.words: list[str] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     @property
     def ended(self) -> bool:
@@ -102,6 +103,15 @@ class Attack:
             (line.removeprefix("full").strip() for line in self.words if line.startswith("full")), None
         )
 
+    def end(self) -> None:
+        """Let it end by itself, or leave it; its last words are known then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVING_S)
+        self._process.kill()
+        self._listener.join(LEAVING_S)
+
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -109,22 +119,20 @@ class Attack:
 
 
 @contextlib.contextmanager
-def running(server: serving.Server, name: str, program: str, *, user: str = "root") -> Iterator[Attack]:
+def running(
+    server: serving.Server, name: str, program: str, *arguments: str, user: str = "root"
+) -> Iterator[Attack]:
     """Run a program in the sprite ``name`` while the block runs; then it is to end by itself, or is left."""
     environment = {**os.environ, "SPRITES_API_URL": server.url, "SPRITE_TOKEN": server.token}
-    command = [serving.SPRIGGAN, "exec", "-s", name, "--", *_command(program, user)]
+    command = [serving.SPRIGGAN, "exec", "-s", name, "--", *_command(program, user), *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
+        attack = Attack(process)
         try:
-            yield Attack(process)
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(LEAVING_S)
-        except subprocess.TimeoutExpired:
-            pass
+            yield attack
         finally:
-            process.kill()
+            attack.end()
 
 
 @contextlib.contextmanager

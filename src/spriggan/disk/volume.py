@@ -96,7 +96,7 @@ class Volume:
                 finally:
                     os.close(device)
         try:
-            with loop.attach(self.image) as path:
+            with loop.attach(self.image, hidden=True) as path:
                 yield path
         except FileNotFoundError as error:
             if error.filename != "/dev/loop-control":

@@ -42,5 +42,5 @@ def mount_file(file: Path, target: Path) -> None:
 
 def mount_through_loop(file: Path, target: Path) -> None:
     """Mount layer ``file`` through a read-only loop device that goes when it is unmounted."""
-    with loop.attach(file, read_only=True) as device:
+    with loop.attach(file, read_only=True, hidden=True) as device:
         mount.mount(device, target, "erofs", _FLAGS)

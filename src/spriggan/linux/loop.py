@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from spriggan.linux import mount
+
 LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05
 LOOP_CONFIGURE = 0x4C0A
@@ -48,13 +50,17 @@ class LoopDevice:
 
 
 @contextmanager
-def attach(image: str | Path, *, read_only: bool = False, direct_io: bool = True) -> Iterator[str]:
+def attach(
+    image: str | Path, *, read_only: bool = False, direct_io: bool = True, hidden: bool = False
+) -> Iterator[str]:
     """Yield the path of a loop device that shows ``image``; mount it within the block.
 
     What is not in use by the end of the block is detached. Direct I/O keeps the data from being
-    cached twice; the kernel leaves it off where the file system below cannot do it.
+    cached twice; the kernel leaves it off where the file system below cannot do it. ``hidden``: in
+    /sys/block, which sprites can read, only the name of the file shows and no directory.
     """
-    backing = os.open(image, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+    flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC
+    backing = _open_hidden(Path(image), flags) if hidden else os.open(image, flags)
     try:
         device, path = _configure(backing, read_only=read_only, direct_io=direct_io)
     except OSError as error:
@@ -108,6 +114,16 @@ def detach(path: str | Path) -> None:
             raise
     finally:
         os.close(device)
+
+
+def _open_hidden(image: Path, flags: int) -> int:
+    """Open ``image`` in a detached copy of the mount that it lies on."""
+    image = image.resolve()
+    tree = mount.open_tree(image.parent)
+    try:
+        return os.open(image.name, flags, dir_fd=tree)
+    finally:
+        os.close(tree)
 
 
 def _configure(backing: int, *, read_only: bool, direct_io: bool) -> tuple[int, str]:

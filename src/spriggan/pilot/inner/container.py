@@ -135,7 +135,8 @@ class Container:
                 receiving = asyncio.create_task(_receive_terminal(listener, rows, cols))
                 try:
                     with self._null() as fd:
-                        pid = await self._exec(process, fd, fd, fd, console=path)
+                        where = os.path.relpath(path, self._spec.run_dir)
+                        pid = await self._exec(process, fd, fd, fd, console=where)
                     master = await asyncio.wait_for(receiving, START_TIMEOUT_S)
                 finally:
                     receiving.cancel()
@@ -173,21 +174,26 @@ class Container:
         stderr: int,
         console: str | None,
     ) -> int:
-        base = f"{self._spec.run_dir}/exec-{self._counter}"
-        with _files(base) as (pid_file, log, description):
+        # The runtime's command line can be read inside while it starts the command there. So it is
+        # started in the runtime directory, and everything is named from there on.
+        run_dir = self._spec.run_dir
+        with _files(f"{run_dir}/exec-{self._counter}") as (pid_file, log, description):
             description.write_text(json.dumps(self._process_json(process, terminal=console is not None)))
             command = [
-                *self._options(str(log)),
+                "--root",
+                os.path.relpath(self._spec.containers_dir, run_dir),
+                "--log",
+                log.name,
                 "exec",
                 "--detach",
                 "--pid-file",
-                str(pid_file),
+                pid_file.name,
                 "--process",
-                str(description),
+                description.name,
                 *(["--console-socket", console] if console else []),
                 self._name,
             ]
-            child = self._runtime.start(command, stdin=stdin, stdout=stdout, stderr=stderr)
+            child = self._runtime.start(command, cwd=run_dir, stdin=stdin, stdout=stdout, stderr=stderr)
             child.returncode = await processes.wait(child.pid)
             if child.returncode != 0:
                 raise _exec_error(process, log, child.returncode)

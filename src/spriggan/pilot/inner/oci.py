@@ -58,8 +58,8 @@ FROM_DISK = {
 # masks on those that users see would forbid it, so there are two more, below a mask of their own.
 UNMASKED = "/.pilot/kernel"
 
-# What tells about the host rather than about the sprite: block devices with the paths behind
-# them, firmware, kernel memory and keys.
+# What tells about the host rather than about the sprite: block devices and swap files, how it was
+# started, firmware, kernel memory and keys.
 MASKED = [
     UNMASKED,
     "/proc/kcore",
@@ -67,6 +67,8 @@ MASKED = [
     "/proc/timer_list",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",
+    "/proc/cmdline",
     "/proc/acpi",
     "/sys/block",
     "/sys/class/block",

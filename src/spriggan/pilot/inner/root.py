@@ -22,7 +22,6 @@ from spriggan.linux.mount import (
     MS_NOSUID,
     bind,
     mount,
-    open_tree,
     umount,
 )
 from spriggan.pilot.inner.identity import Identity, settle
@@ -113,19 +112,13 @@ def dismantle(staging: Path) -> None:
 
 
 def _mount_disk(image: Path, target: Path) -> None:
-    # Reached through a detached copy of the mount it lies on, so that /sys/block, which a
-    # sprite can read, shows "/disk.img" as the file behind the device and no path of the host.
-    tree = open_tree(image.parent)
-    try:
-        with loop.attach(f"/proc/self/fd/{tree}/{image.name}") as device:
-            try:
-                mount(device, target, "ext4", options="discard")
-            except OSError as error:
-                if error.errno not in _DAMAGE:
-                    raise
-                raise DiskDoesNotMount(f"its disk does not mount ({os.strerror(error.errno)})") from error
-    finally:
-        os.close(tree)
+    with loop.attach(image, hidden=True) as device:
+        try:
+            mount(device, target, "ext4", options="discard")
+        except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
+            raise DiskDoesNotMount(f"its disk does not mount ({os.strerror(error.errno)})") from error
 
 
 def layer_names(count: int) -> list[str]:

@@ -149,6 +149,44 @@ def test_sprites_of_two_instances_do_not_reach_each_other(world: World, tmp_path
         second.on_host(second.rules.remove)
 
 
+def test_a_sprite_has_a_share_of_the_hosts_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's table is for all: full, it lets nobody begin anything, not even the host itself."""
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for port in range(9000, 12000):
+                with contextlib.suppress(OSError):  # the router's words about an earlier one
+                    sock.sendto(b"x", ("198.51.100.100", port))
+
+    def tracked() -> int:
+        return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+
+    assert (
+        router.share_of_connections()
+        <= int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text()) // 8
+    )
+    monkeypatch.setattr(router, "share_of_connections", lambda: 500)  # a test cannot fill the real one
+    with world.sprite(SLOT) as sprite, world.sprite(OTHER) as other:
+        before = world.on_host(tracked)
+        sprite.run(flood)
+        assert 400 < world.on_host(tracked) - before < 600
+        assert other.run(lambda: ask(FAR4)) == HOST4
+
+
+def test_the_way_out_is_known_for_good(world: World) -> None:
+    """Nobody's flood of neighbours (one table for the whole host) can push it out."""
+
+    def neighbours() -> set[tuple[str, int]]:
+        with IPRoute() as ipr:
+            return {
+                (entry.get("dst"), entry["state"]) for entry in ipr.get_neighbours() if entry["state"] != 0x40
+            }
+
+    with world.sprite(SLOT) as sprite:
+        assert {("10.0.0.2", 0x80), ("fdf::2", 0x80)} <= sprite.run(neighbours)
+        assert {("10.0.0.1", 0x80), ("fdf::1", 0x80)} <= sprite.run_in_router(neighbours)
+
+
 def test_nobody_outside_reaches_a_sprite(world: World) -> None:
     with world.sprite(SLOT) as sprite:
         end = addresses.router_end(world.instance, SLOT)

@@ -62,6 +62,8 @@ PRIVATE6 = (
 
 _MAC = {INNER: "02:73:70:72:00:01", GATE: "02:73:70:72:00:02"}
 _IPV6_MIN_MTU = 1280
+_CONNTRACK_DEFAULT = 65536
+_FEWEST_CONNECTIONS = 1024
 _SYSCTL = Path("/proc/sys/net")
 
 
@@ -157,6 +159,7 @@ table inet router {{
         jump own_source
         ip daddr @private4 reject with icmpx type admin-prohibited
         ip6 daddr @private6 reject with icmpx type admin-prohibited
+        ct state new ct count over {share_of_connections()} reject with icmpx type admin-prohibited
         jump egress
         oifname "{uplink}" accept
     }}
@@ -167,6 +170,15 @@ table inet router {{
     }}
 }}
 """
+
+
+def share_of_connections() -> int:
+    """How many connections a sprite may have at a time: the host has a table for those of all."""
+    try:
+        most = int((_SYSCTL / "netfilter/nf_conntrack_max").read_text())
+    except FileNotFoundError:  # the module is not loaded yet
+        most = _CONNTRACK_DEFAULT
+    return max(most // 8, _FEWEST_CONNECTIONS)
 
 
 @contextmanager
@@ -190,7 +202,9 @@ def _make_pair(mtu: int, inner_netns: int, *, ipv6: bool) -> None:
     with Netlink() as netlink:
         netlink.delete_link(GATE)  # of a container that ended; its namespace may linger
         netlink.add_veth(End(GATE, _MAC[GATE]), End(INNER, _MAC[INNER], inner_netns), mtu)
-        _address(netlink, socket.if_nametoindex(GATE), GATE4, GATE6 if ipv6 else "")
+        index = socket.if_nametoindex(GATE)
+        _address(netlink, index, GATE4, GATE6 if ipv6 else "")
+        _know(netlink, index, _MAC[INNER], INNER4, INNER6 if ipv6 else "")
 
 
 def _set_up_inner(*, ipv6: bool, leads_out: bool) -> None:
@@ -199,6 +213,7 @@ def _set_up_inner(*, ipv6: bool, leads_out: bool) -> None:
         netlink.set_up(socket.if_nametoindex("lo"))
         index = socket.if_nametoindex(INNER)
         _address(netlink, index, INNER4, INNER6 if ipv6 else "")
+        _know(netlink, index, _MAC[GATE], GATE4, GATE6 if ipv6 else "")
         netlink.add_default_route(index, ip_address(GATE4))
         if ipv6 and leads_out:
             netlink.add_default_route(index, ip_address(GATE6))
@@ -209,6 +224,16 @@ def _address(netlink: Netlink, index: int, ipv4: str, ipv6: str) -> None:
     if ipv6:
         netlink.add_address(index, ip_address(ipv6), NETWORK6.prefixlen)
     netlink.set_up(index)
+
+
+def _know(netlink: Netlink, index: int, mac: str, ipv4: str, ipv6: str) -> None:
+    """Know the neighbour at the other end for good.
+
+    Its entry is found even while some other sprite floods the table of neighbours, of which a host has one.
+    """
+    netlink.add_neighbour(index, ip_address(ipv4), mac)
+    if ipv6:
+        netlink.add_neighbour(index, ip_address(ipv6), mac)
 
 
 def _has_ipv6() -> bool:

@@ -159,9 +159,7 @@ def server(where: Path = Path("/var/tmp")) -> Iterator[Server]:
         pytest.skip(f"needs the default image in {IMAGE_CACHE} (spriggan image build)")
     data = Path(tempfile.mkdtemp(prefix="spriggan-test-", dir=where))
     try:
-        shutil.copytree(
-            IMAGE_CACHE, data / "images", copy_function=_link, ignore=shutil.ignore_patterns("mounts*")
-        )
+        link_images(data)
         found = Server(data)
         try:
             yield found
@@ -169,6 +167,13 @@ def server(where: Path = Path("/var/tmp")) -> Iterator[Server]:
             found.down()
     finally:
         shutil.rmtree(data, ignore_errors=True)
+
+
+def link_images(data: Path) -> None:
+    """Show the cached images in a data directory."""
+    shutil.copytree(
+        IMAGE_CACHE, data / "images", copy_function=_link, ignore=shutil.ignore_patterns("mounts*", "build*")
+    )
 
 
 def leftovers(instance: str, data: Path) -> list[str]:
@@ -199,8 +204,8 @@ def leftovers(instance: str, data: Path) -> list[str]:
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    except OSError:  # another file system
+        Path(target).symlink_to(source)
 
 
 def _free_port() -> int:

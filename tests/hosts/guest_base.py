@@ -6,6 +6,7 @@ runs but the programs of that Debian in a chroot.
 
 from __future__ import annotations
 
+import functools
 import lzma
 import os
 import re
@@ -87,6 +88,7 @@ class Base:
     kernels: dict[str, Kernel]
 
 
+@functools.cache
 def base() -> Base:
     """The guests' base, from the cache or made now (minutes)."""
     key = guest_cache.digest([Path(__file__).read_bytes(), SUITE.encode(), *map(str.encode, _libraries())])

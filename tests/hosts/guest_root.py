@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,12 @@ NESTED_NAME = "with-podman"  # the default image and podman, for guests that hav
 CHECKOUT = "/checkout"  # in the guest
 IMAGES = "/media/images"  # where the second disk is mounted in the guest
 
-_PODMAN = ("podman", "fuse-overlayfs", "slirp4netns", "uidmap")  # with what it wants for users other than root
+_PODMAN = (
+    "podman",
+    "fuse-overlayfs",
+    "slirp4netns",
+    "uidmap",
+)  # with what it wants for users other than root
 _PARTS = ("src", "tests", "scripts", "docs", "pyproject.toml", "README.md", "LICENSE")
 _INSIDE = Path(__file__).parent / "inside"
 
@@ -37,6 +43,7 @@ umount "$2"
 """
 
 
+@functools.cache
 def root() -> Path:
     """A root file system with this checkout and the unit that ``spriggan serve --print-unit`` prints."""
     base = guest_base.base()
@@ -71,6 +78,7 @@ def _make_root(image: Path, base: Path) -> None:
         shutil.rmtree(work)
 
 
+@functools.cache
 def images() -> Path:
     """A disk with the default image and ``NESTED_NAME``."""
     reference = serving.IMAGE_CACHE / "refs" / f"{DEFAULT_NAME}.json"

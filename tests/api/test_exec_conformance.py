@@ -297,6 +297,25 @@ def test_signals(server: serving.Server, shared: Any) -> None:
     assert nodejs.run(server, shared, script) == [40] * 6 + [137]
 
 
+@proves("exec: port_opened and port_closed while a command runs", JAVASCRIPT)
+def test_ports(server: serving.Server, shared: Any) -> None:
+    script = """
+        const watching = sprite.spawn("sleep", ["60"], {tty: true});  // else this client shows no messages
+        const seen = (port, type) => new Promise((resolve) =>
+            watching.on("message", (m) => m.type === type && m.port === port && resolve(m)));
+        const opened = seen(4321, "port_opened"), closed = seen(4321, "port_closed");
+        await new Promise((resolve) => watching.on("spawn", resolve));
+        const listening = sprite.spawn("python3", ["-m", "http.server", "4321"]);
+        const {address, pid} = await opened;
+        say([typeof address, Number.isInteger(pid)]);
+        listening.kill("TERM");
+        say((await closed).port);
+        watching.kill("KILL");
+        await watching.wait();
+    """
+    assert nodejs.run(server, shared, script) == [["string", True], 4321]
+
+
 # Sessions
 
 

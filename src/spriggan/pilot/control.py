@@ -1,8 +1,9 @@
 """The control connection: one socket that carries one operation after another.
 
 Text messages that begin with ``control:`` start operations and tell their end; everything else belongs
-to the operation under way, framed as on a socket of its own. Two older dialects have no prefix: one
-for files, whose arguments are a query string, and one for TCP connections.
+to the operation under way, framed as on a socket of its own. An older dialect, for files, has no
+prefix, and a query string for its arguments. A third, for TCP connections, is refused: only the
+client speaks it that cannot use this endpoint at all.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ from spriggan.pilot.request import BadRequest, error_response, flag, from_json, 
 from spriggan.wire.spec import SpriteSpec
 
 PREFIX = "control:"
+NO_PROXY = json.dumps(
+    {
+        "status": "failed",
+        "error": "there are no TCP connections over a control connection",
+        "hint": "open a socket for each, at /proxy",
+    }
+)
 # A file is one message in this dialect.
 MAX_FILE = 8 << 20
 # Its reader of this connection and that of the operation take each other's messages, so that it hangs
@@ -104,6 +112,8 @@ class _Connection:
         elif text is not None and (envelope := _object(text)).get("type") == "op.start":
             await self._leave()
             self._operation = _FileOperation(self._websocket, self._files, envelope)
+        elif text is not None and envelope.get("type") == "start":
+            await self._websocket.send_text(NO_PROXY)
         elif self._operation is not None:
             # What comes when there is none is the rest of one that has ended.
             await self._operation.take(message)

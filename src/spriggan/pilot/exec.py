@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from spriggan.pilot import killing, relay
+from spriggan.pilot.ports import Ports
 from spriggan.pilot.process import ExecError
 from spriggan.pilot.relay import Relay
 from spriggan.pilot.request import BadRequest, ExecRequest, error_response, flag, parse
@@ -38,7 +39,7 @@ class NoSuchSession(Exception):
 class Exec:
     """The exec endpoints of one sprite. Clients are told of its ``ports`` while their commands run."""
 
-    def __init__(self, sessions: Sessions, spec: SpriteSpec, ports: relay.Ports | None = None) -> None:
+    def __init__(self, sessions: Sessions, spec: SpriteSpec, ports: Ports) -> None:
         self._sessions = sessions
         self._spec = spec
         self.ports = ports

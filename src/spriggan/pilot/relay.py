@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from spriggan.pilot.ports import Ports
 from spriggan.pilot.sessions import Attachment, Session
 from spriggan.pilot.spool import Batch
 from spriggan.wire import messages
@@ -31,14 +31,6 @@ class Line(Protocol):
     async def send_bytes(self, data: bytes) -> None: ...
 
 
-class Ports(Protocol):
-    """The sprite's open ports, looked at only while somebody iterates over the changes."""
-
-    async def now(self) -> list[Any]: ...
-
-    def changes(self, known: list[Any]) -> AsyncIterator[dict[str, object]]: ...
-
-
 class Relay:
     """``owner``: this client started the session. ``watches``: it sends the end of input when it
     attaches, before it knows whether there is a terminal, which would take that for ^D.
@@ -50,7 +42,7 @@ class Relay:
         session: Session,
         attachment: Attachment,
         *,
-        ports: Ports | None = None,
+        ports: Ports,
         owner: bool,
         takes_input: bool = True,
         watches: bool = False,
@@ -105,8 +97,6 @@ class Relay:
 
     async def _announce(self) -> None:
         """Tell of every port that is open or opens, and of those that close."""
-        if self._ports is None:
-            return
         await asyncio.sleep(ANNOUNCE_AFTER_S)
         try:
             await self._ports.now()

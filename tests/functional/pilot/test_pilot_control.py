@@ -159,6 +159,14 @@ async def test_the_client_whose_reader_races_is_refused(pilot: Pilot) -> None:
     assert caught.value.response.status_code == 404
 
 
+async def test_the_dialect_for_tcp_connections_is_refused(pilot: Pilot) -> None:
+    async with pilot.connect("/control") as socket:
+        start = {"type": "start", "operation": "proxy", "params": {"host": "localhost", "port": 1}}
+        await socket.send(json.dumps(start))
+        answer = json.loads(await socket.recv())
+        assert answer["status"] == "failed" and answer["hint"]
+
+
 async def test_many_connections_at_once(pilot: Pilot) -> None:
     async def one(number: int) -> None:
         async with pilot.connect("/control") as socket:

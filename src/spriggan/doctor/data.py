@@ -19,9 +19,15 @@ _IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs", "virtiofs")
 
 
-def unnamed_file(directory: Path) -> IO[bytes]:
-    """A file in ``directory`` that has no name, so that it is gone with its last descriptor."""
-    return tempfile.TemporaryFile(dir=directory)
+def unnamed_file(place: Place) -> IO[bytes]:
+    """A file where the data directory is or will be, without a name: it is gone with its last descriptor.
+
+    In memory, if there can be none: ``file_system`` and ``space`` tell why.
+    """
+    try:
+        return tempfile.TemporaryFile(dir=existing(place.data))
+    except OSError:
+        return tempfile.TemporaryFile(dir=place.scratch)
 
 
 def space(place: Place) -> Finding | str:
@@ -29,10 +35,9 @@ def space(place: Place) -> Finding | str:
     directory = existing(place.data)
     total, free = host_space(directory)
     reserve = default_reserve(total)
-    has_pool = (place.data / "pool.img").exists()
     seen = f"{gib(free)} free of {gib(total)} on the {_kind(directory)} of {directory}"
     fix = f"free space there, or choose another place with --data; 'df -h {directory}' shows it"
-    if free < _NEW_POOL and not has_pool:
+    if free < _NEW_POOL and not _has_pool(place):
         return missing(seen, costs="not even an empty pool can be made", fix=fix)
     if free < reserve:
         return limited(
@@ -44,18 +49,19 @@ def space(place: Place) -> Finding | str:
 
 
 def file_system(place: Place) -> Finding | str:
-    """A large sparse file with holes that are given back, on a disk of this machine."""
+    """A sparse file as large as a pool, on a disk of this machine."""
     directory = existing(place.data)
-    kind = _kind(directory)
+    kind, size = _kind(directory), volume.size_for(directory)
     elsewhere = "choose a directory on an ext4, XFS or btrfs disk with --data"
-    with unnamed_file(directory) as file:
+    if not _has_pool(place):
         try:
-            file.truncate(volume.size_for(directory))
+            with tempfile.TemporaryFile(dir=directory) as file:
+                file.truncate(size)
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
             return missing(
-                f"the {kind} of {directory} holds no file of {gib(volume.size_for(directory))}",
+                f"the {kind} of {directory} holds no file of {gib(size)}",
                 costs="no pool can be made",
                 fix=elsewhere,
             )
@@ -69,13 +75,13 @@ def file_system(place: Place) -> Finding | str:
             costs="disks are slow, and what is acknowledged depends on that machine",
             fix=elsewhere,
         )
-    return f"{kind} at {directory}, with files of {gib(volume.size_for(directory))}"
+    return f"{kind} at {directory}, {'with a pool' if _has_pool(place) else f'with files of {gib(size)}'}"
 
 
 def loops(place: Place) -> Finding | str:
     """A loop device on a file of the data directory's file system, without a second cache."""
     directory = existing(place.data)
-    with unnamed_file(directory) as file:
+    with unnamed_file(place) as file:
         file.truncate(16 << 20)
         with loop.attach(f"/proc/self/fd/{file.fileno()}") as device:
             shown = next(found for found in loop.attached() if found.path == device)
@@ -86,6 +92,11 @@ def loops(place: Place) -> Finding | str:
             fix="choose a directory on an ext4, XFS or btrfs disk with --data",
         )
     return f"with direct I/O on the {_kind(directory)} of {directory}"
+
+
+def _has_pool(place: Place) -> bool:
+    """Whether there is one already; then nothing new is needed, and what is in it can be used."""
+    return (place.data / "pool.img").exists()
 
 
 def _kind(directory: Path) -> str:

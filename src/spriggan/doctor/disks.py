@@ -11,7 +11,7 @@ from pathlib import Path
 from spriggan.disk import blank, holders
 from spriggan.disk.volume import Volume
 from spriggan.doctor import users
-from spriggan.doctor.check import Place, existing
+from spriggan.doctor.check import Place
 from spriggan.doctor.data import unnamed_file
 from spriggan.doctor.finding import Finding
 from spriggan.image import erofs
@@ -69,10 +69,7 @@ def layers(place: Place) -> Finding | str:
     target = place.scratch / "layer"
     target.mkdir()
     with ExitStack() as stack:
-        try:
-            file = stack.enter_context(unnamed_file(existing(place.data)))
-        except OSError:  # another check tells what is wrong with the data directory
-            file = stack.enter_context(unnamed_file(place.scratch))
+        file = stack.enter_context(unnamed_file(place))
         file.write(zlib.decompress(base64.b85decode(_LAYER)))
         file.flush()
         erofs.mount_file(Path(f"/proc/self/fd/{file.fileno()}"), target)

@@ -140,16 +140,18 @@ def test_a_full_small_disk_has_no_room(tmp_path: Path) -> None:
     root.mkdir()
     with image.open("wb") as file:
         file.truncate(48 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "64", image], check=True)
     script = f"mount -o loop {image} {root}; dd if=/dev/zero of={root}/ballast bs=1M 2>/dev/null || true"
     report = examine(within=shell(script, "--mount --propagation private"), data=root / "data")
     assert report.code == 1
     assert report["space"]["status"] == "missing"
     assert f"0.0 GiB free of 0.0 GiB on the ext4 of {root}" in report["space"]["detail"]
     assert "--data" in report["space"]["fix"]
-    # With a pool there, what is in it can still be used.
-    script = f"mount -o loop {image} {root}; mkdir {root}/data; touch {root}/data/pool.img"
+    # With a pool there, what is in it can still be used, also if not one more file can be made.
+    script = f"mount -o loop {image} {root}; mkdir {root}/data; touch {root}/data/pool.img; cd {root}"
+    script += "; i=0; while touch file$i; do i=$((i + 1)); done 2>/dev/null; cd /"
     report = examine(within=shell(script, "--mount --propagation private"), data=root / "data")
+    assert report.code == 0, report.facts
     assert report["space"]["status"] == "limited"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -12,13 +13,14 @@ from spriggan.cli import output
 from spriggan.cli.command import Group, Settings, json_option, pass_settings, require_root
 from spriggan.engine import rows
 from spriggan.engine.store import Store, sqlite_url
-from spriggan.image import DEFAULT_NAME, ImageStore
+from spriggan.image import DEFAULT_NAME, Image, ImageStore
+from spriggan.image.importing import Limits, Request
 from spriggan.image.progress import Step
 
 
 @click.group("image", cls=Group)
 def command() -> None:
-    """Build, list, show and remove images: what the disks of new sprites start from.
+    """Build, import, list, show and remove images: what the disks of new sprites start from.
 
     \b
     Example:
@@ -37,8 +39,69 @@ def build(settings: Settings, name: str, force: bool) -> None:
     Example:
       sudo spriggan image build
     """
-    image = ImageStore(settings.data).build(_show, name=name, force=force)
-    click.echo(f"{image.name}: {len(image.layers)} layers, {output.size(image.bytes)}")
+    _say(ImageStore(settings.data).build(_show, name=name, force=force))
+
+
+@command.command("import")
+@click.argument("name")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--ref", "reference", metavar="NAME", help="Which image, if the archive holds several.")
+@click.option(
+    "--user", default="", metavar="USER", help="Who commands run as (default: whom the image says)."
+)
+@click.option("--replace", is_flag=True, help="Put it in place of another image of that name.")
+@click.option(
+    "--max-entries",
+    type=click.IntRange(min=1),
+    default=Limits.entries,
+    show_default=True,
+    metavar="N",
+    help="Most files and directories in it.",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    default=Limits.bytes // 10**9,
+    show_default=True,
+    metavar="GB",
+    help="Largest size, uncompressed.",
+)
+@click.option(
+    "--max-ratio",
+    type=click.IntRange(min=1),
+    default=Limits.ratio,
+    show_default=True,
+    metavar="N",
+    help="Most bytes that one compressed byte may become.",
+)
+@pass_settings
+def import_(
+    settings: Settings,
+    *,
+    name: str,
+    source: Path,
+    reference: str | None,
+    user: str,
+    replace: bool,
+    max_entries: int,
+    max_size: int,
+    max_ratio: int,
+) -> None:
+    """Make the image NAME of what is in SOURCE: a root file system, or an image for Docker or podman.
+
+    SOURCE is a tar of a root file system, an archive of 'docker save' or 'podman save', or an OCI
+    layout as a directory or tar; '-' reads an archive from standard input. It may be compressed with
+    gzip, bzip2, xz or zstd.
+
+    \b
+    Example:
+      docker save alpine | sudo spriggan image import alpine -
+      sudo spriggan image import minimal rootfs.tar.xz
+      spriggan create dev --image alpine
+    """
+    limits = Limits(entries=max_entries, bytes=max_size * 10**9, ratio=max_ratio)
+    request = Request(source, name, reference=reference, user=user, limits=limits)
+    _say(ImageStore(settings.data).import_image(request, _show, replace=replace))
 
 
 @command.command("list")
@@ -89,9 +152,13 @@ def show(settings: Settings, name: str, as_json: bool) -> None:
         [
             ("name", image.name),
             ("from", image.distribution),
+            ("source", image.source),
             ("created", image.created),
             ("user", image.user),
             ("shell", image.shell),
+            ("directory", image.working_dir),
+            ("entrypoint", shlex.join(image.entrypoint)),
+            ("command", shlex.join(image.command)),
             ("environment", " ".join(f"{name}={value}" for name, value in image.environment.items())),
         ]
     )
@@ -118,8 +185,13 @@ def remove(settings: Settings, name: str) -> None:
     click.echo(f"Removed {name}: {len(removed.deleted)} layers deleted{kept}")
 
 
+def _say(image: Image) -> None:
+    layers = f"{len(image.layers)} layer{'s' * (len(image.layers) != 1)}"
+    click.echo(f"{image.name}: {layers}, {output.size(image.bytes)}")
+
+
 def _show(step: Step) -> None:
-    click.echo(str(step), err=True)
+    click.echo(output.printable(step), err=True)
 
 
 async def _layers_in_use(data: Path) -> set[str]:

@@ -44,7 +44,7 @@ COMMANDS = {
     "destroy": ("destroy", "Delete a sprite, its disk and its checkpoints."),
     "serve": ("serve", "Run the server."),
     "down": ("down", "Stop everything of a data directory."),
-    "image": ("image", "Build, list, show and remove images."),
+    "image": ("image", "Build, import, list, show and remove images."),
     "pool": ("pool", "Show and trim the space that sprites use."),
     "token": ("token", "Create, list and revoke tokens."),
     "doctor": ("doctor", "Say what this machine can do for sprites, and what is missing."),

@@ -43,6 +43,7 @@ class SpriteRow:
     labels: list[str]
     environment: dict[str, str]
     url_settings: dict[str, str]
+    working_dir: str = ""  # where commands start; empty: in the user's home
     status: str = "cold"  # as last known; after a crash the box is asked
     last_error: str | None = None
     last_running_at: datetime | None = None

@@ -38,6 +38,7 @@ sprites = sa.Table(
     sa.Column("user", sa.Text, nullable=False),
     sa.Column("shell", sa.Text, nullable=False),
     sa.Column("image_environment", sa.JSON, nullable=False),
+    sa.Column("working_dir", sa.Text, nullable=False, server_default=""),
     sa.Column("box", sa.Text, nullable=False),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("labels", sa.JSON, nullable=False),

@@ -305,7 +305,7 @@ class Waking:
             uplink=uplink,
             limits=limits_of(row),
             policies=policies_of(row),
-            user=User(name=row.user, shell=row.shell),
+            user=User(name=row.user, shell=row.shell, directory=row.working_dir),
             environment={**row.image_environment, **row.environment},
             server_socket=str(core.data / "api.sock"),
             capability=capability,

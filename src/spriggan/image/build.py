@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -121,7 +120,7 @@ class Build:
         with step(self._progress, f"pack {stage.name}") as done:
             file = self._directory / f"{number}.erofs"
             erofs.pack(tree, file, runner=self._runner, epoch=epoch)
-            digest = _digest(file)
+            digest = erofs.digest(file)
             done.bytes = file.stat().st_size
         remove_tree(work)
         return Layer(digest, stage.name, file.stat().st_size, key), file
@@ -165,10 +164,3 @@ def remove_tree(path: Path) -> None:
             if last:
                 raise
             time.sleep(0.3)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-    return digest

@@ -39,6 +39,11 @@ class Image:
     user: str
     shell: str
     environment: dict[str, str]
+    # Of imported images; others have none.
+    working_dir: str = ""  # where commands start; empty: in the user's home
+    entrypoint: tuple[str, ...] = ()  # what a container of it would run: shown, never run by itself
+    command: tuple[str, ...] = ()
+    source: str = ""  # the form that it was imported from, and its name there
 
     @property
     def digests(self) -> list[str]:
@@ -58,6 +63,8 @@ class Image:
         try:
             data: dict[str, Any] = json.loads(text)
             data["layers"] = tuple(Layer(**layer) for layer in data["layers"])
+            for name_of_list in ("entrypoint", "command"):
+                data[name_of_list] = tuple(data.get(name_of_list, ()))
             image = cls(**data)
             valid = image.name == name and bool(image.layers)
         except (ValueError, TypeError, KeyError, InvalidRequest) as error:

@@ -1,29 +1,34 @@
-"""The images of a data directory: build, look up, mount, remove.
+"""The images of a data directory: build, import, look up, mount, remove.
 
 Layout of ``DIR/images``: ``layers/<digest>.erofs``, ``refs/<name>.json`` (written last and
-atomically, so an image that is listed is whole), ``mounts/<digest>/``, ``build/`` (only while
-building), ``build.log``.
+atomically, so an image that is listed is whole), ``mounts/<digest>/``, ``build/`` (only while an
+image is made), ``build.log``.
 """
 
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import errno
 import fcntl
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from spriggan.errors import Broken, Conflict, MissingCapability, NotFound
+from spriggan.errors import AlreadyExists, Broken, Conflict, MissingCapability, NoSpace, NotFound
 from spriggan.image import erofs
 from spriggan.image.build import Build, remove_tree
 from spriggan.image.image import DEFAULT_NAME, Image, Layer, check_digest, check_name
+from spriggan.image.importing.importing import Import, Request
 from spriggan.image.progress import Progress, Step, silent
 from spriggan.image.recipe import Recipe
 from spriggan.linux import copies, mount
+
+_MARK = ".made"
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,42 @@ class ImageStore:
                 progress(Step("unchanged", f"{name} is up to date", bytes=present.bytes))
                 return present
             image, made = build.make(plan, name=name, known=lambda key: None if force else self._known(key))
-            for digest, file in made.items():
-                file.chmod(0o444)
-                file.rename(self._layer_file(digest))
-            _sync(self._layers)
-            self._write_ref(image)
+            self._publish(image, made)
+        return image
+
+    def import_image(self, request: Request, progress: Progress = silent, *, replace: bool = False) -> Image:
+        """Import an image and return it; the one that is there, if it is the same.
+
+        ``replace`` puts it in place of another of its name. An interrupted or failed import leaves
+        nothing. Raises ``InvalidValue`` naming what may not come in, ``AlreadyExists``, ``NotFound``
+        (the source) or ``NoSpace``.
+        """
+        check_name(request.name)
+        if os.geteuid() != 0:
+            raise MissingCapability("importing an image needs root", hint="Run the command with sudo.")
+        for directory in (self._layers, self._refs):
+            directory.mkdir(parents=True, exist_ok=True)
+        with self._lock("lock", wait=False), self._build_directory() as directory:
+            log = self._images / "build.log"
+            log.write_bytes(b"")
+            try:
+                image, made = Import(request, directory, log, progress).make(self._known)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                hint = f"free space on the file system of {self._images}"
+                raise NoSpace("there is too little space to import the image", hint=hint) from error
+            present = self._find(request.name)
+            if present is not None:
+                if dataclasses.replace(image, created=present.created, source=present.source) == present:
+                    progress(Step("unchanged", f"{image.name} is up to date", bytes=present.bytes))
+                    return present
+                if not replace:
+                    raise AlreadyExists(
+                        f"there is another image {image.name!r}",
+                        hint="choose another name, or --replace it; sprites made from it keep what they have",
+                    )
+            self._publish(image, made)
         return image
 
     def list(self) -> list[Image]:
@@ -98,12 +134,10 @@ class ImageStore:
             (self._refs / f"{name}.json").unlink(missing_ok=True)
             _sync(self._refs)
             needed = {digest for other in self.list() for digest in other.digests} | set(in_use)
-            deleted = []
-            for file in sorted(self._layers.glob("*.erofs")):
-                if file.stem not in needed:
-                    self._unmount(file.stem)
-                    file.unlink()
-                    deleted.append(file.stem)
+            deleted = [file.stem for file in sorted(self._layers.glob("*.erofs")) if file.stem not in needed]
+            self._unmount(deleted)
+            for digest in deleted:
+                self._layer_file(digest).unlink()
         return Removed(deleted, [digest for digest in image.digests if digest in needed])
 
     def mount_layers(self, digests: Iterable[str]) -> builtins.list[Path]:
@@ -111,19 +145,19 @@ class ImageStore:
         wanted = [check_digest(digest) for digest in digests]
         self._mounts.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._lock("mounts.lock", wait=True):
-            return [self._mount(digest) for digest in wanted]
+            mounted = set(mount.mount_points())
+            return [self._mount(digest, mounted) for digest in wanted]
 
     def unmount_all(self) -> None:
         """Unmount all layers; ``Conflict`` names one that is still used."""
         if not self._mounts.is_dir():
             return
         with self._lock("mounts.lock", wait=True):
-            for place in sorted(self._mounts.iterdir()):
-                self._unmount(place.name)
+            self._unmount(sorted(place.name for place in self._mounts.iterdir()))
 
-    def _mount(self, digest: str) -> Path:
+    def _mount(self, digest: str, mounted: Collection[str]) -> Path:
         file, place = self._layer_file(digest), self._mounts / digest
-        if mount.is_mount_point(place):
+        if os.path.realpath(place) in mounted:
             return place
         if not file.is_file():
             raise NotFound(
@@ -139,19 +173,16 @@ class ImageStore:
             ) from error
         return place
 
-    def _unmount(self, digest: str) -> None:
-        place = self._mounts / digest
-        while mount.is_mount_point(place):
-            try:
-                mount.umount(place)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise Conflict(
-                    f"layer {digest[:12]} is still in use", hint=f"fuser -vm {place} shows by whom."
-                ) from error
-        if place.is_dir():
-            copies.unmount(place)
+    def _unmount(self, digests: Iterable[str]) -> None:
+        places = [self._mounts / digest for digest in digests]
+        mounted = Counter(mount.mount_points())
+        for place in places:
+            for _ in range(mounted[os.path.realpath(place)]):
+                _unmount(place)
+        places = [place for place in places if place.is_dir()]
+        if places:
+            copies.unmount(*places)
+        for place in places:
             place.rmdir()
 
     def _find(self, name: str) -> Image | None:
@@ -186,6 +217,28 @@ class ImageStore:
     def _layer_file(self, digest: str) -> Path:
         return self._layers / f"{digest}.erofs"
 
+    def _publish(self, image: Image, made: dict[str, Path]) -> None:
+        """Make new layers and the image visible. ``made`` are files in the build directory."""
+        for digest, file in made.items():
+            file.chmod(0o444)
+            mark = file.rename(file.with_name(f"{digest}{_MARK}"))
+            target = self._layer_file(digest)
+            if not target.exists() or target.stat().st_size != mark.stat().st_size:
+                target.unlink(missing_ok=True)
+                # A link, so that what is left in the build directory tells what to undo after a crash.
+                os.link(mark, target)
+        _sync(self._layers)
+        self._write_ref(image)
+
+    def _unpublish(self, build: Path) -> None:
+        """Delete layers whose publication was cut short before there was an image that needs them."""
+        marks = list(build.glob(f"*/*{_MARK}"))
+        needed = {digest for image in self.list() for digest in image.digests} if marks else set()
+        for mark in marks:
+            file = self._layer_file(mark.name.removesuffix(_MARK))
+            if file.stem not in needed and file.exists() and file.samefile(mark):
+                file.unlink()
+
     def _write_ref(self, image: Image) -> None:
         temporary = self._refs / f".{image.name}.new"
         with temporary.open("w") as stream:
@@ -197,14 +250,18 @@ class ImageStore:
 
     @contextmanager
     def _build_directory(self) -> Iterator[Path]:
-        """A directory for one build. What a killed build left is deleted first: we hold the lock."""
+        """A directory for one image. What a killed process left is deleted first: we hold the lock."""
         parent = self._images / "build"
-        remove_tree(parent)
+        self._clear(parent)
         parent.mkdir(mode=0o700)
         try:
             yield Path(tempfile.mkdtemp(dir=parent))
         finally:
-            remove_tree(parent)
+            self._clear(parent)
+
+    def _clear(self, build: Path) -> None:
+        self._unpublish(build)
+        remove_tree(build)
 
     @contextmanager
     def _lock(self, name: str, *, wait: bool) -> Iterator[None]:
@@ -215,10 +272,22 @@ class ImageStore:
             yield
         except BlockingIOError as error:
             raise Conflict(
-                "an image is being built or removed in this data directory", hint="Try again when it is done."
+                "an image is being built, imported or removed in this data directory",
+                hint="Try again when it is done.",
             ) from error
         finally:
             os.close(fd)
+
+
+def _unmount(place: Path) -> None:
+    try:
+        mount.umount(place)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise Conflict(
+            f"layer {place.name[:12]} is still in use", hint=f"fuser -vm {place} shows by whom."
+        ) from error
 
 
 def _sync(directory: Path) -> None:

@@ -16,19 +16,19 @@ from spriggan.linux import namespaces, process
 from spriggan.linux.mount import MNT_DETACH, umount, unescape
 
 
-def unmount(target: str | Path) -> None:
-    """Unmount, in every other mount namespace, what is mounted exactly at ``target``.
+def unmount(*targets: str | Path) -> None:
+    """Unmount, in every other mount namespace, what is mounted exactly at one of ``targets``.
 
     Other mounts of those namespaces are left alone. What cannot be reached is left, too.
     """
-    wanted = os.path.realpath(target)
-    for pid in _with_copy(wanted):
+    wanted = {os.path.realpath(target) for target in targets}
+    for pid, points in _with_copies(wanted):
         with contextlib.suppress(OSError):
-            _unmount_in(pid, wanted)
+            _unmount_in(pid, points)
 
 
-def _with_copy(target: str) -> Iterator[int]:
-    """One process of each namespace that has a copy."""
+def _with_copies(wanted: set[str]) -> Iterator[tuple[int, list[str]]]:
+    """One process of each namespace that has copies, and where they are, the last one mounted first."""
     seen = {Path("/proc/self/ns/mnt").readlink()}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -37,21 +37,22 @@ def _with_copy(target: str) -> Iterator[int]:
             namespace = (entry / "ns" / "mnt").readlink()
             if namespace not in seen:
                 seen.add(namespace)
-                if _has(entry / "mountinfo", target):
-                    yield int(entry.name)
+                if points := [point for point in _points(entry / "mountinfo") if point in wanted]:
+                    yield int(entry.name), points[::-1]
 
 
-def _has(mountinfo: Path, target: str) -> bool:
+def _points(mountinfo: Path) -> list[str]:
     lines = mountinfo.read_text(errors="surrogateescape").splitlines()
-    return any(unescape(line.split(" ", 5)[4]) == target for line in lines)
+    return [unescape(line.split(" ", 5)[4]) for line in lines]
 
 
-def _unmount_in(pid: int, target: str) -> None:
+def _unmount_in(pid: int, points: list[str]) -> None:
     namespace = namespaces.open_namespace(pid, "mnt")
 
     def work() -> None:
         namespaces.setns(namespace, namespaces.CLONE_NEWNS)
-        umount(target, MNT_DETACH)
+        for point in points:
+            umount(point, MNT_DETACH)
 
     try:
         process.in_child(work)

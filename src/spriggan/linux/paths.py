@@ -40,11 +40,10 @@ def open_beneath(root: str | Path, path: str, flags: int, mode: int = 0o600) -> 
 def _open(root: str | Path, path: str, flags: int, mode: int, resolve: int) -> int:
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack("QQQ", flags | os.O_NONBLOCK | os.O_CLOEXEC, mode, resolve)
-        buffer = ctypes.create_string_buffer(how, len(how))
-        return libc.syscall(
-            "openat2", root_fd, os.fsencode(path), buffer, len(how), what=f"open {path} in {root}"
-        )
+        if not flags & os.O_PATH:  # which reaches for nothing, and refuses other flags
+            flags |= os.O_NONBLOCK
+        what = f"open {path} in {root}"
+        return _openat2(root_fd, os.fsencode(path), flags, resolve, mode=mode, what=what)
     finally:
         os.close(root_fd)
 
@@ -55,6 +54,15 @@ def may_write(fd: int) -> bool:
         flags = AT_EACCESS | AT_EMPTY_PATH
         return libc.syscall("faccessat2", fd, b"", os.W_OK, flags, what="faccessat2") == 0
     return False
+
+
+def open_strictly(directory: int, path: bytes, flags: int) -> int:
+    """Open ``path`` below ``directory``, where no part of it may be a link or lead anywhere else.
+
+    Raises ``OSError``: ELOOP for a link, EXDEV for what leads out or to another file system.
+    """
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+    return _openat2(directory, path, flags, resolve, what=f"open {path!r}")
 
 
 def read_in_root(root: str | Path, path: str, limit: int = 1 << 20) -> str:
@@ -69,3 +77,9 @@ def read_in_root(root: str | Path, path: str, limit: int = 1 << 20) -> str:
         return os.read(fd, limit).decode(errors="replace")
     finally:
         os.close(fd)
+
+
+def _openat2(directory: int, path: bytes, flags: int, resolve: int, *, mode: int = 0, what: str) -> int:
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    buffer = ctypes.create_string_buffer(how, len(how))
+    return libc.syscall("openat2", directory, path, buffer, len(how), what=what)

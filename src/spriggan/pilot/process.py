@@ -13,9 +13,10 @@ class Process:
 
     argv: list[str]
     env: dict[str, str]
-    cwd: str
+    cwd: str  # empty: where the commands of this sprite start
     user: str | None = None  # a name or number; None: the sprite's own user
     program: str = ""  # what to execute where that is not ``argv[0]``, the name it is told
+    any_shell: bool = False  # another shell will do, if there is none of this name
 
 
 class ExecError(Exception):
@@ -52,6 +53,13 @@ class Container(Protocol):
     def show_checkpoint(self, name: str) -> None: ...
 
     def drop_checkpoint(self, name: str, *, unused: bool) -> bool: ...
+
+    def complete(self, process: Process) -> Process:
+        """Fill in what depends on the user's account and on what is in the sprite.
+
+        Raises ``ExecError`` if there is no such user.
+        """
+        ...
 
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int: ...
 

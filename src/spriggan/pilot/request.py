@@ -53,8 +53,9 @@ def parse(query: QueryParams, spec: SpriteSpec) -> ExecRequest:
         process=Process(
             argv=argv,
             env=_environment(query, spec, tty),
-            cwd=_directory(query, spec),
+            cwd=_directory(query),
             program=program,
+            any_shell="cmd" not in query and "path" not in query,
         ),
         tty=tty,
         rows=_size(query, "rows", 24),
@@ -64,19 +65,10 @@ def parse(query: QueryParams, spec: SpriteSpec) -> ExecRequest:
     )
 
 
-def home_directory(spec: SpriteSpec) -> str:
-    """Where commands start when nothing else is said."""
-    return "/root" if spec.user.name == "root" else f"/home/{spec.user.name}"
-
-
 def default_environment(spec: SpriteSpec) -> dict[str, str]:
-    """What every command of the sprite finds in its environment."""
+    """What every command of the sprite finds in its environment, beside the variables of its user."""
     return {
         "PATH": PATH,
-        "HOME": home_directory(spec),
-        "USER": spec.user.name,
-        "LOGNAME": spec.user.name,
-        "SHELL": spec.user.shell,
         "LANG": "C.UTF-8",
         **spec.environment,
     }
@@ -180,8 +172,10 @@ def _environment(query: QueryParams, spec: SpriteSpec, tty: bool) -> dict[str, s
     return environment
 
 
-def _directory(query: QueryParams, spec: SpriteSpec) -> str:
-    directory = query.get("dir") or home_directory(spec)
+def _directory(query: QueryParams) -> str:
+    directory = query.get("dir") or ""
+    if not directory:
+        return ""
     if not directory.startswith("/") or "\0" in directory or len(directory) > 4096:
         raise BadRequest(f"dir {directory[:80]!r} is not an absolute path", "start it with /")
     return directory

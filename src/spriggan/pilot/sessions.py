@@ -250,6 +250,7 @@ class Sessions:
         self, process: Process, *, tty: bool, rows: int, cols: int, linger: float | None
     ) -> Session:
         """Run a command. Raises ``ExecError`` if it cannot be started."""
+        process = self._container.complete(process)
         self._forget_old()
         self._counter += 1
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,9 @@ class Limits:
 class User:
     """Who commands run as when nothing else is said."""
 
-    name: str = "sprite"
-    shell: str = "/bin/zsh"
+    name: str = "sprite"  # or a number; perhaps with ":" and a group's name or number
+    shell: str = "/bin/zsh"  # empty: there is none
+    directory: str = ""  # where commands start; empty: at home
 
 
 @dataclass(frozen=True)

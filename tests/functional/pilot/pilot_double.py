@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from spriggan.linux import libc, namespaces, process
 from spriggan.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount
 from spriggan.pilot import main
+from spriggan.pilot.accounts import Account
 from spriggan.pilot.app import Apps
 from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.process import ExecError, Process
@@ -64,6 +66,10 @@ class HostContainer:
 
     def drop_checkpoint(self, name: str, *, unused: bool) -> bool:
         return True
+
+    def complete(self, process: Process) -> Process:
+        own = {**Account("sprite", USER, USER, [], "/home/sprite").environment, "SHELL": "/bin/sh"}
+        return replace(process, env={**own, **process.env}, cwd=process.cwd or "/home/sprite")
 
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int:
         if process.argv[0] == "raise-oserror":

@@ -8,6 +8,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from spriggan.pilot import accounts
+
 MAX_RECORDS = 1 << 20  # bytes of a system file that are looked at
 
 
@@ -17,17 +19,11 @@ def become(user: str, *, keep_root: bool = False) -> None:
     With ``keep_root`` the sprite's root can be taken on again, see ``as_root``. Raises ``OSError``
     (EINVAL) if there is no such user.
     """
-    uid = gid = None
-    for record in records("/etc/passwd", 4):
-        if user == record[0]:
-            uid, gid = int(record[2]), int(record[3])
-            break
-    if uid is None and user in ("root", "0"):
-        uid, gid = 0, 0
-    if uid is None or gid is None:
+    account = accounts.find(user, _text("/etc/passwd"), _text("/etc/group"))
+    if account is None:
         raise OSError(errno.EINVAL, f"the sprite has no user {user}")
-    groups = [int(record[2]) for record in records("/etc/group", 4) if user in record[3].split(",")]
-    os.setgroups(groups)
+    uid, gid = account.uid, account.gid
+    os.setgroups(account.groups)
     # First to the namespace's root: only from there does becoming somebody else take the
     # capabilities away. The ids we came with mean nothing in here, and would keep them all.
     os.setresgid(0, 0, 0)
@@ -58,12 +54,17 @@ def number_of(name: str, file: str) -> int:
 
 def records(name: str, fields: int) -> Iterator[list[str]]:
     """Records of a colon-separated system file of the sprite, which may hold anything."""
+    for line in _text(name).splitlines():
+        record = line.split(":")
+        if len(record) >= fields and record[2].isascii() and record[2].isdigit():
+            yield record
+
+
+def _text(name: str) -> str:
+    """A system file of the sprite; empty if there is none."""
     with contextlib.suppress(OSError):
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return
-            for line in file.read(MAX_RECORDS).decode(errors="replace").splitlines():
-                record = line.split(":")
-                if len(record) >= fields and record[2].isascii() and record[2].isdigit():
-                    yield record
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return file.read(MAX_RECORDS).decode(errors="replace")
+    return ""

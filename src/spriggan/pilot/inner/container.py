@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -23,7 +24,9 @@ from typing import Any
 from spriggan.linux import process as processes
 from spriggan.linux.autofs import Automount
 from spriggan.linux.paths import open_in_root, read_in_root
-from spriggan.pilot.inner import belongings, oci, past, root
+from spriggan.pilot import accounts
+from spriggan.pilot.accounts import Account
+from spriggan.pilot.inner import belongings, oci, past, programs, root
 from spriggan.pilot.inner.identity import Identity
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.process import ExecError, Process
@@ -117,6 +120,19 @@ class Container:
         self.init_pid = 0
         root.dismantle(self._staging)
 
+    def complete(self, process: Process) -> Process:
+        """Fill in the user's own variables, the directory to start in, and the shell there is."""
+        account, rootfs = self._account(process), self._staging / root.ROOT
+        user = self._spec.user
+        shell = {"SHELL": user.shell} if user.shell else {}
+        argv, program = process.argv, process.program
+        if process.any_shell and user.shell and not programs.has(rootfs, argv[0]):
+            argv, program = [user.shell, *argv[1:]], user.shell
+        places = (user.directory, account.home)
+        cwd = process.cwd or next((p for p in places if p and programs.is_directory(rootfs, p)), "/")
+        environment = {**account.environment, **shell, **process.env}
+        return dataclasses.replace(process, argv=argv, program=program, env=environment, cwd=cwd)
+
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int:
         """Start ``process`` in the container with these descriptors; return its pid on the host.
 
@@ -200,11 +216,10 @@ class Container:
             return int(pid_file.read_text())
 
     def _process_json(self, process: Process, *, terminal: bool) -> dict[str, Any]:
-        user = process.user or self._spec.user.name
-        uid, gid, groups = self._look_up(user)
+        account = self._account(process)
         return {
             "terminal": terminal,
-            "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+            "user": {"uid": account.uid, "gid": account.gid, "additionalGids": account.groups},
             "args": self._waiting(self._arguments(process)) if terminal else self._arguments(process),
             "env": [f"{name}={value}" for name, value in process.env.items()],
             "cwd": process.cwd,
@@ -286,36 +301,35 @@ class Container:
 
     def _group_of_user(self) -> int:
         """The group of the sprite's user, by its own /etc/passwd; root's if there is no such user."""
-        try:
-            return self._look_up(self._spec.user.name)[1]
-        except ExecError:
-            return 0
+        account = accounts.find(self._spec.user.name, self._text("/etc/passwd"), self._text("/etc/group"))
+        return account.gid if account else 0
 
-    def _look_up(self, user: str) -> tuple[int, int, list[int]]:
-        """Ids of ``user`` by the sprite's own /etc/passwd and /etc/group, which it may edit."""
-        rootfs = self._staging / root.ROOT
-        ids = None
-        for fields in _records(rootfs, "/etc/passwd", 4):
-            if fields[0] == user or (user.isdigit() and fields[2] == user):
-                ids = (int(fields[2]), int(fields[3]))
-                break
-        if ids is None and user.isdigit():
-            ids = (int(user), int(user))
-        if ids is None:
+    def _account(self, process: Process) -> Account:
+        """Who runs ``process``, by the sprite's own files."""
+        user = process.user or self._spec.user.name
+        account = accounts.find(user, self._text("/etc/passwd"), self._text("/etc/group"))
+        if account is None:
             raise ExecError(f"there is no user {user!r} in the sprite's /etc/passwd", 126)
-        groups = [int(f[2]) for f in _records(rootfs, "/etc/group", 4) if user in f[3].split(",")]
-        return ids[0], ids[1], groups
+        return account
+
+    def _text(self, path: str) -> str:
+        try:
+            return read_in_root(self._staging / root.ROOT, path)
+        except OSError:
+            return ""
 
     def _run(self, assembled: root.Assembled) -> None:
         spec = self._spec
         bundle = self._staging / "bundle"
         bundle.mkdir(exist_ok=True)
+        own_tail = programs.has(assembled.root, "tail")
         config = oci.configuration(
             spec,
             assembled,
             self.privileges,
             staging=self._staging,
-            shown=self._kit.shown,
+            shown=self._kit.shown if own_tail else self._kit.shown_with_keepalive,
+            init=oci.INIT if own_tail else oci.INIT_OF_OURS,
             userns=f"/proc/{os.getpid()}/fd/{self._userns}",
             netns=f"/proc/{os.getpid()}/fd/{self._netns}",
         )
@@ -413,14 +427,6 @@ def _files(base: str) -> Iterator[tuple[Path, Path, Path]]:
         for path in paths:
             stack.callback(path.unlink, missing_ok=True)
         yield paths[0], paths[1], paths[2]
-
-
-def _records(rootfs: Path, name: str, fields: int) -> Iterator[list[str]]:
-    with contextlib.suppress(OSError):
-        for line in read_in_root(rootfs, name).splitlines():
-            record = line.split(":")
-            if len(record) >= fields and record[2].isdigit():
-                yield record
 
 
 def _exec_error(process: Process, log: Path, code: int) -> ExecError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spriggan.linux import namespaces
 from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
-from spriggan.pilot import inside
+from spriggan.pilot import inside, keepalive
 from spriggan.pilot.inner.runtime import Runtime
 
 TINI = "tini-static"
@@ -20,9 +20,10 @@ FILES = {"sprite-env": 0o755, "llm.txt": 0o644}  # with their modes, from the pa
 
 @dataclass(frozen=True)
 class Kit:
-    """``shown`` is what every sprite sees as /.pilot, ``null`` a null device of our own."""
+    """``shown`` is what a sprite sees as /.pilot, ``null`` a null device of our own."""
 
     shown: Path
+    shown_with_keepalive: Path  # the same where the sprite's root has no tail
     null: Path
     runtime: Runtime
 
@@ -40,13 +41,17 @@ class Kit:
         mount("none", "/", flags=MS_REC | MS_SLAVE)
         directory.mkdir(exist_ok=True)
         mount("pilot", directory, "tmpfs", MS_NOSUID, "mode=755,size=4m")
-        kit = cls(directory / "sprite", directory / "null", Runtime.load())
-        for name in ("proc", "sys"):
-            (kit.shown / "kernel" / name).mkdir(parents=True)  # see oci.UNMASKED
-        shutil.copy(tini, kit.shown / "tini")
-        (kit.shown / "tini").chmod(0o755)
-        for name, mode in FILES.items():
-            (kit.shown / name).write_bytes(resources.files(inside).joinpath("files", name).read_bytes())
-            (kit.shown / name).chmod(mode)
+        kit = cls(directory / "sprite", directory / "keepalive", directory / "null", Runtime.load())
+        for shown in (kit.shown, kit.shown_with_keepalive):
+            for name in ("proc", "sys"):
+                (shown / "kernel" / name).mkdir(parents=True)  # see oci.UNMASKED
+            shutil.copy(tini, shown / "tini")
+            (shown / "tini").chmod(0o755)
+            for name, mode in FILES.items():
+                (shown / name).write_bytes(resources.files(inside).joinpath("files", name).read_bytes())
+                (shown / name).chmod(mode)
+        program = kit.shown_with_keepalive / keepalive.NAME
+        program.write_bytes(keepalive.program())
+        program.chmod(0o755)
         os.mknod(kit.null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         return kit

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.linux.namespaces import ID_COUNT
+from spriggan.pilot import keepalive
 from spriggan.pilot.inner import arguments, belongings, seccomp
 from spriggan.pilot.inner.root import Assembled
 from spriggan.wire.spec import SpriteSpec
 
 INIT = ["/.pilot/tini", "--", "tail", "-f", "/dev/null"]
+# Where the sprite's root has no tail: of an image that came without, or because it was deleted.
+INIT_OF_OURS = ["/.pilot/tini", "--", f"/.pilot/{keepalive.NAME}"]
 PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Of every process in a sprite.
@@ -101,11 +104,13 @@ def configuration(
     *,
     staging: Path,
     shown: Path,
+    init: list[str],
     userns: str,
     netns: str,
 ) -> dict[str, Any]:
     """Return ``config.json``. ``privileges`` is the policy; ``staging`` holds the sprite's ``belongings``;
-    ``shown`` is what the sprite sees as /.pilot; ``userns`` and ``netns`` are paths of the namespaces to join.
+    ``shown`` is what the sprite sees as /.pilot, ``init`` its first process; ``userns`` and ``netns`` are
+    paths of the namespaces to join.
     """
     id_map = [{"containerID": 0, "hostID": spec.first_id, "size": ID_COUNT}]
     return {
@@ -115,7 +120,7 @@ def configuration(
         "process": {
             "terminal": False,
             "user": {"uid": 0, "gid": 0},
-            "args": INIT,
+            "args": init,
             "env": [f"PATH={PATH}", "HOME=/root"],
             "cwd": "/",
             "capabilities": capability_sets(),

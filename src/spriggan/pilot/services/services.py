@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.pilot.process import Container, Process
-from spriggan.pilot.request import BadRequest, default_environment, home_directory
+from spriggan.pilot.request import BadRequest, default_environment
 from spriggan.pilot.services import book
 from spriggan.pilot.services.definition import MAX_SERVICES, Definition
 from spriggan.pilot.services.log import ServiceLog
@@ -172,9 +172,9 @@ class Services:
         process = Process(
             argv=[definition.cmd, *definition.args],
             env={**default_environment(self._spec), **definition.env},
-            cwd=definition.dir or home_directory(self._spec),
+            cwd=definition.dir or "",
         )
-        return await Run.start(self._container, process, self._directory)
+        return await Run.start(self._container, self._container.complete(process), self._directory)
 
     async def _await_needs(self, definition: Definition) -> None:
         """Wait until what a service needs runs; not for ever, for it may be what is broken."""

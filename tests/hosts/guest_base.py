@@ -33,6 +33,7 @@ _PACKAGES = (
     *("python3", "python3-venv"),
     *packages.PACKAGES,
 )
+_EXCLUDED = ("path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/locale/*")
 # What a disk on virtio needs before there is a root file system; ext4 is in Debian's kernels.
 _EARLY = ("virtio_pci", "virtio_blk")
 
@@ -134,10 +135,11 @@ def _bootstrap(root: Path, runner: Runner) -> None:
     listed = root.parent / "guest.sources"
     listed.write_text(stanzas(sources))
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
-    skipped = ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
+    # A build that loses power is thrown away, so nothing needs to be flushed.
+    dpkg = [f"--dpkgopt={line}" for line in ("force-unsafe-io", *_EXCLUDED)]
     options = ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
     runner.run(
-        [*command, *skipped, *options, SUITE, root, listed], what="making the guests' root", isolated=True
+        [*command, *dpkg, *options, SUITE, root, listed], what="making the guests' root", isolated=True
     )
     for name in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "etc/resolv.conf"):
         (root / name).unlink(missing_ok=True)  # of the host

@@ -82,7 +82,7 @@ def _make_root(image: Path, base: Path) -> None:
 def images() -> Path:
     """A disk with the default image and ``NESTED_NAME``."""
     reference = serving.IMAGE_CACHE / "refs" / f"{DEFAULT_NAME}.json"
-    key = guest_cache.digest([Path(__file__).read_bytes(), reference.read_bytes()])
+    key = guest_cache.digest([reference.read_bytes(), " ".join(_PODMAN).encode()])
     return guest_cache.cached("images", key, _make_images)
 
 

@@ -32,8 +32,8 @@ POINTS = [
 ]  # fmt: skip
 ROUNDS = int(os.environ.get("SPRIGGAN_POWER_ROUNDS", "1"))
 SEED = int(os.environ.get("SPRIGGAN_POWER_SEED") or random.SystemRandom().randrange(1 << 32))
-POINTS_A_ROUND = 4
-MOMENTS_A_ROUND = 4
+POINTS_A_ROUND = 3
+MOMENTS_A_ROUND = 3
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
@@ -43,7 +43,7 @@ def test_everything_acknowledged_is_there(number: int) -> None:
     points = chance.sample(POINTS, POINTS_A_ROUND)
     with tempfile.TemporaryDirectory(prefix="spriggan-power-", dir="/var/tmp") as name:
         directory = Path(name)
-        recording = power.record(directory / "record", points, changes=chance.randrange(25, 45))
+        recording = power.record(directory / "record", points, changes=chance.randrange(20, 40))
         cuts = {"the end": len(recording.entries)}
         busy = 0
         for report in recording.reports:

@@ -342,3 +342,23 @@ def test_patterns(fs: Fs, pattern: str, found: list[str]) -> None:
     for path in ("a.py", "s/b.py", "s/t/c.py", "x.txt"):
         fs.write(f"{HOME}/{path}")
     assert fs.names(HOME, recursive="true", pattern=pattern) == found
+
+
+def test_a_link_that_the_kernel_does_not_follow_is_not_followed(fs: Fs) -> None:
+    """In a directory like /tmp it does not follow a stranger's, for whom it would be a trap."""
+
+    def make() -> bool:
+        os.chown("/tmp", 0, 0)
+        os.symlink(f"{HOME}/trap", "/tmp/link")
+        os.chown("/tmp/link", 2000, 2000, follow_symlinks=False)
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+        try:
+            os.close(os.open("/tmp/link", os.O_WRONLY | os.O_CREAT))
+        except PermissionError:
+            return False
+        return True
+
+    followed = fs.do(make)
+    answer = fs.write("/tmp/link", b"x")
+    assert (answer.status_code == 200) is followed, answer.text

@@ -133,7 +133,7 @@ class FilesHelper:
         except BaseException:
             ours.close()
             raise
-        meeting = asyncio.create_task(self._meet(ours, path))
+        meeting = asyncio.create_task(self._meet(ours))
         try:
             child = await asyncio.shield(meeting)
         except asyncio.CancelledError:
@@ -146,19 +146,19 @@ class FilesHelper:
             writer.close()
             self._later(self._see_off(child))
 
-    async def _meet(self, ours: socket.socket, path: str) -> int:
-        """Take from a new child what it can be ended with. Raises ``FileError`` if there is none."""
+    async def _meet(self, ours: socket.socket) -> int:
+        """Take from a new child what it can be ended with. Raises ``NotRunning`` if none could be made."""
         await process.ready(ours.fileno())
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
         if not fds:
             ours.close()
-            raise FileError("EIO", "the sprite ended, or no process could be started in it", path)
+            raise NotRunning
         self._children.add(fds[0])
         return fds[0]
 
     async def _part(self, meeting: asyncio.Task[int]) -> None:
         """Whoever wanted the child is gone before it came."""
-        with contextlib.suppress(FileError):
+        with contextlib.suppress(NotRunning):
             await self._see_off(await meeting)
 
     async def _see_off(self, child: int) -> None:

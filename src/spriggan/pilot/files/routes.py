@@ -43,7 +43,12 @@ _STATUS = {
     "EBUSY": 409,
     "ECANCELED": 400,
     "ERANGE": 416,
+    "EIO": 500,
+    "ENOMEM": 503,
+    "EMFILE": 503,
+    "ENFILE": 503,
 }
+_OTHER_STATUS = 400  # it is about that file
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -196,7 +201,7 @@ def _json(reply: dict[str, Any]) -> Response:
 def _file_error(error: FileError) -> Response:
     if error.code == "ERANGE":
         return Response(status_code=416, headers={"content-range": f"bytes */{error.message}"})
-    return Response(json.dumps(error.body()), _STATUS.get(error.code, 500), media_type="application/json")
+    return Response(json.dumps(error.body()), _STATUS.get(error.code, _OTHER_STATUS), media_type="application/json")
 
 
 def _not_running() -> JSONResponse:

@@ -230,6 +230,23 @@ def test_what_there_is_to_read(sprite: Any) -> None:
         assert "usage: " in run(sprite, f"{' '.join(command)} --help"), command
 
 
+def test_the_network_policy_can_be_read_and_not_changed(sprite: Any, server: serving.Server) -> None:
+    rules = [{"domain": "*.npmjs.org", "action": "allow"}, {"domain": "*", "action": "deny"}]
+    shown = "cat /.sprite/policy/network.json"
+    with server.http() as http:
+        path = f"/v1/sprites/{sprite.name}/policy/network"
+        assert json.loads(run(sprite, shown)) == {"rules": []}
+        assert http.post(path, json={"rules": rules}).status_code == 204
+        assert json.loads(run(sprite, shown)) == {"rules": rules}
+        os.kill(serving.pilot(server, sprite.name), signal.SIGKILL)
+        assert json.loads(run(sprite, shown)) == {"rules": rules}
+        assert http.post(f"/v1/sprites/{sprite.name}/stop").status_code == 200
+        assert json.loads(run(sprite, shown)) == {"rules": rules}
+        assert http.post(path, json={"rules": []}).status_code == 204
+        assert json.loads(run(sprite, shown)) == {"rules": []}
+    assert ended(sprite, "sudo sh -c 'echo > /.sprite/policy/network.json'")[0] != 0
+
+
 def test_nobody_else_inside_may_use_the_socket(sprite: Any) -> None:
     status, _, err = ended(sprite, "sudo -u nobody sprite-env info")
     assert status == 1 and "may not use" in err

@@ -26,7 +26,7 @@ _REQUEST = struct.Struct("=BBBxI48x")
 _MESSAGE = struct.Struct("=4B2s2s16s16s12xIIIII")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Listener:
     """One listening socket; ``address`` is what it is bound to."""
 

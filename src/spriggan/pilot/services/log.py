@@ -66,18 +66,22 @@ class ServiceLog:
         if not lines:
             return
         now = time.time()
-        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        prefix = f"{stamp}Z [{stream}] ".encode()
         async with self._writing:
             try:
                 # In a thread: the file system may be frozen for a moment, and the pilot must not be.
-                await asyncio.to_thread(self._file.append, b"".join(prefix + line + b"\n" for line in lines))
+                await asyncio.to_thread(self._append, stream, lines, now)
                 self._complaint = ""
             except OSError as error:
                 if str(error) != self._complaint:
                     self._complaint = str(error)
                     log.warning("%s cannot be written: %s", self.path, error)
-            for line in lines:
+            # More lines than are kept would only take time.
+            left_out = max(0, len(lines) - self._memory // _OVERHEAD)
+            self.end += left_out
+            if left_out:
+                self._events.clear()
+                self._size = 0
+            for line in lines[left_out:]:
                 self._add(_output(stream, line, now))
         self._wake()
 
@@ -126,6 +130,11 @@ class ServiceLog:
     async def close(self) -> None:
         """Let go of the file for good."""
         await asyncio.to_thread(self._file.close)
+
+    def _append(self, stream: str, lines: list[bytes], when: float) -> None:
+        stamp = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        prefix = f"{stamp}Z [{stream}] ".encode()
+        self._file.append(b"".join(prefix + line + b"\n" for line in lines))
 
     def _add(self, event: Event) -> None:
         self._events.append(event)

@@ -58,10 +58,15 @@ class Services:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         definitions = await asyncio.to_thread(book.load, self._container.own_disk)
         self._services = {name: self._service(definition) for name, definition in definitions.items()}
+        in_use = set()
         for name, (record, restart_count) in self._recorded().items():
             run = Run.adopt(self._container, record)
             if run is not None and name in self._services:
                 self._services[name].adopt(run, restart_count)
+                in_use.add(record.pipes)
+        for pipe in self._directory.glob("*.std*"):
+            if str(pipe.with_suffix("")) not in in_use:  # of a process that ended while there was no pilot
+                pipe.unlink()
         self._begun = True
         for service in self._services.values():
             if not service.definition.stopped and not service.active:
@@ -145,11 +150,6 @@ class Services:
         """Stop a service until somebody starts it, also beyond a cold start."""
         await self._keep_stopped(service, True)
         await service.stop(timeout)
-
-    def http_port(self) -> int | None:
-        """The port of the service that serves HTTP."""
-        ports = (service.definition.http_port for service in self._services.values())
-        return next((port for port in ports if port is not None), None)
 
     def coming(self, port: int) -> bool:
         """Whether a service is being started that is to listen on ``port``."""

@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import serving
+
+# How long an example takes says something about the machine, not about what is tested.
+settings.register_profile("spriggan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("spriggan")
 
 _numbers = itertools.count(1)
 

@@ -16,7 +16,7 @@ from spriggan.doctor.data import unnamed_file
 from spriggan.doctor.finding import Finding
 from spriggan.image import erofs
 from spriggan.linux import btrfs, loop, mapped, namespaces, process
-from spriggan.linux.mount import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, mount, umount
+from spriggan.linux.mount import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MS_RDONLY, mount, umount
 from spriggan.net import addresses
 
 # An erofs file system with one file, "layer", packed as our layers are:
@@ -72,7 +72,13 @@ def layers(place: Place) -> Finding | str:
         file = stack.enter_context(unnamed_file(place))
         file.write(zlib.decompress(base64.b85decode(_LAYER)))
         file.flush()
-        erofs.mount_file(Path(f"/proc/self/fd/{file.fileno()}"), target)
+        try:
+            mount(f"/proc/self/fd/{file.fileno()}", target, "erofs", MS_RDONLY)
+        except OSError:  # not from a file, or not from one in memory; a loop device wants one with a name
+            file.seek(0)
+            named = place.scratch / "layer.erofs"
+            named.write_bytes(file.read())
+            erofs.mount_file(named, target)
         stack.callback(umount, target)
         if (target / "layer").read_text() != _TEXT:
             raise OSError("erofs is there, but reads something else than was written")

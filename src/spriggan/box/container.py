@@ -239,7 +239,7 @@ class ContainerBox:
         spec = self.spec(sprite_id)
         group.kill()
         if spec is not None:
-            _wait_until_detached(Path(spec.disk))
+            _wait_until_detached(_images(spec))
         group.remove()
         if spec is not None:
             shutil.rmtree(Path(spec.containers_dir) / sprite_id, ignore_errors=True)
@@ -258,12 +258,21 @@ class ContainerBox:
             raise Broken(json.loads(answer).get("message", f"The pilot answered {status}."))
 
 
-def _wait_until_detached(disk: Path) -> None:
-    """Wait until no loop device shows ``disk``: the last mount is gone and everything is written."""
+def _images(spec: SpriteSpec) -> list[Path]:
+    """The disk, and the checkpoints that may be looked at inside."""
+    checkpoints = Path(spec.checkpoints_dir).glob("*/disk.img") if spec.checkpoints_dir else []
+    return [Path(spec.disk), *checkpoints]
+
+
+def _wait_until_detached(images: list[Path]) -> None:
+    """Wait until no loop device shows one of ``images``: the last mount is gone and everything is written."""
+    backing = {loop.backing_id(image): image for image in images if image.exists()}
     deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
-    while loop.find(disk):
+    while used := [device.backing for device in loop.attached() if device.backing in backing]:
         if time.monotonic() > deadline:
-            raise Broken(f"{disk} is still in use {UNMOUNT_TIMEOUT_S:.0f} s after its sprite was stopped.")
+            raise Broken(
+                f"{backing[used[0]]} is still in use {UNMOUNT_TIMEOUT_S:.0f} s after its sprite was stopped."
+            )
         time.sleep(0.002)
 
 

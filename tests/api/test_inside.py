@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proof import PLAIN, proves
 
 import serving
 from serving import run
@@ -38,6 +39,7 @@ def test_sprite_env_is_a_command_of_everybody(sprite: Any) -> None:
         assert json.loads(run(sprite, f"{shell} 'sprite-env info'"))["name"] == sprite.name
 
 
+@proves("inside: sprite-env services", PLAIN)
 def test_services_from_inside(sprite: Any) -> None:
     create = 'sprite-env services create web --cmd python3 --args "-m,http.server,3000" --http-port 3000'
     created = lines(run(sprite, f"{create} --env A=1,2,B=3 --dir /tmp --duration 300ms"))
@@ -59,6 +61,7 @@ def test_services_from_inside(sprite: Any) -> None:
     assert sprite.list_services() == []
 
 
+@proves("inside: sprite-env checkpoints", PLAIN)
 def test_checkpoints_from_inside(sprite: Any) -> None:
     run(sprite, "echo before > file; sync")
     created = lines(run(sprite, 'sprite-env checkpoints create --comment "from inside"'))
@@ -113,6 +116,7 @@ def test_it_works_without_curl_and_without_python(sprite: Any) -> None:
     assert status == 1 and "install curl, python3 or perl" in err
 
 
+@proves("inside: tasks, by every form", PLAIN)
 def test_tasks(sprite: Any, server: serving.Server) -> None:
     base = "sprite-env curl -o /dev/null -w '%{http_code}\\n' -X"
     assert run(sprite, f'{base} POST /v1/tasks -d \'{{"name": "build", "expire": "30m"}}\'') == "201"
@@ -133,6 +137,7 @@ def test_tasks(sprite: Any, server: serving.Server) -> None:
     assert run(sprite, f"{base} GET /v1/tasks/build") == "404"
 
 
+@proves("inside: a task holds the sprite awake", PLAIN)
 def test_a_task_holds_the_sprite_awake_until_it_ends() -> None:
     with serving.server() as own:
         own.start("--idle", "1")
@@ -145,6 +150,7 @@ def test_a_task_holds_the_sprite_awake_until_it_ends() -> None:
             until(lambda: http.get("/v1/sprites/works").json()["status"] == "warm")
 
 
+@proves("inside: the last five checkpoints, read-only", PLAIN)
 def test_checkpoints_can_be_looked_into(server: serving.Server, sprite: Any) -> None:
     run(sprite, "echo one > file; sudo rm /etc/debian_version; sudo touch /etc/new; sync")
     serving.finished(sprite.create_checkpoint())
@@ -185,6 +191,7 @@ def autofs() -> None:
 
 
 @pytest.mark.usefixtures("autofs")
+@proves("inside: a checkpoint is mounted at the first look", PLAIN)
 def test_a_checkpoint_is_there_when_somebody_looks(sprite: Any, server: serving.Server) -> None:
     run(sprite, "echo one > file; sync")
     serving.finished(sprite.create_checkpoint())
@@ -211,6 +218,7 @@ def test_a_checkpoint_is_there_when_somebody_looks(sprite: Any, server: serving.
 
 
 @pytest.mark.slow
+@proves("inside: a checkpoint is dropped when unused", PLAIN)
 def test_a_checkpoint_is_dropped_when_nobody_looks_at_it(sprite: Any) -> None:
     for _ in range(2):
         serving.finished(sprite.create_checkpoint())
@@ -219,6 +227,7 @@ def test_a_checkpoint_is_dropped_when_nobody_looks_at_it(sprite: Any) -> None:
     until(lambda: run(sprite, "ls /.sprite/checkpoints") == "v2", timeout=100)
 
 
+@proves("inside: llm.txt and what it advises", PLAIN)
 def test_what_there_is_to_read(sprite: Any) -> None:
     assert json.loads(run(sprite, "cat /.sprite/policy/network.json")) == {"rules": []}
     for path in ("/.sprite/policy/network.json", "/.sprite/llm.txt", "/.sprite/bin/sprite-env"):
@@ -230,6 +239,7 @@ def test_what_there_is_to_read(sprite: Any) -> None:
         assert "usage: " in run(sprite, f"{' '.join(command)} --help"), command
 
 
+@proves("inside: policy/network.json", PLAIN)
 def test_the_network_policy_can_be_read_and_not_changed(sprite: Any, server: serving.Server) -> None:
     rules = [{"domain": "*.npmjs.org", "action": "allow"}, {"domain": "*", "action": "deny"}]
     shown = "cat /.sprite/policy/network.json"
@@ -260,11 +270,13 @@ def test_nobody_else_inside_may_use_the_socket(sprite: Any) -> None:
 @pytest.mark.parametrize(
     "path", ["/exec?cmd=id", "/fs/read?path=/", "/pilot/status", "/v1/sprites", "/services", "/proxy"]
 )
+@proves("inside: an allow-list", PLAIN)
 def test_the_servers_routes_are_not_inside(sprite: Any, path: str) -> None:
     script = f"curl -s -o /dev/null -w '%{{http_code}}' --unix-socket /.sprite/api.sock 'http://sprite{path}'"
     assert run(sprite, script) == "404"
 
 
+@proves("inside: 503 with a hint while the server is down, the rest goes on", PLAIN)
 def test_while_the_server_is_down() -> None:
     with serving.server() as own:
         own.start()

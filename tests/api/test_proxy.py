@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+from proof import JAVASCRIPT, PLAIN, proves
 
 import nodejs
 import serving
@@ -110,6 +111,7 @@ def local(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "10.0.0.1", "::1", "fdf::1"])
+@proves("proxy: 127.0.0.1, ::1 and every other address", PLAIN)
 async def test_wherever_a_program_listens(server: serving.Server, sprite: Any, address: str) -> None:
     listen(sprite, "echo", ECHO, address, "7000")
     hosts = [address] if address in ("10.0.0.1", "fdf::1") else ["localhost", address]
@@ -120,6 +122,7 @@ async def test_wherever_a_program_listens(server: serving.Server, sprite: Any, a
             assert await connection.recv() == b"hello"
 
 
+@proves("proxy: names as the sprite knows them", PLAIN)
 async def test_a_name_is_looked_up_as_the_sprite_does(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "echo", ECHO, "0.0.0.0", "7000")
     serving.run(sprite, "echo 127.0.0.1 my-database | sudo tee -a /etc/hosts")
@@ -146,6 +149,7 @@ async def test_a_name_is_looked_up_as_the_sprite_does(server: serving.Server, sp
         {"host": "169.254.169.254", "port": 80},
     ],
 )
+@proves("proxy: a failed dial is another status, and closes", PLAIN)
 async def test_what_cannot_be_is_refused_with_a_reason(
     server: serving.Server, sprite: Any, target: Any
 ) -> None:
@@ -167,6 +171,7 @@ async def test_a_first_message_that_is_none_is_refused(
         assert json.loads(await connection.recv())["status"] == "failed"
 
 
+@proves("proxy: the program's end is close 1000", PLAIN)
 async def test_the_programs_end_closes_with_1000(server: serving.Server, sprite: Any) -> None:
     script = "import socket; l=socket.create_server(('127.0.0.1',7001))\n"
     script += "while True: c,_=l.accept(); c.sendall(b'x'*1000000); c.close()"
@@ -177,6 +182,7 @@ async def test_the_programs_end_closes_with_1000(server: serving.Server, sprite:
     assert received == b"x" * 1_000_000 and connection.close_code == 1000
 
 
+@proves("proxy: half-close (extension)", PLAIN)
 async def test_half_close(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "digest", DIGEST, "7002")
     data = bytes(range(256)) * 40_000
@@ -192,6 +198,7 @@ async def test_half_close(server: serving.Server, sprite: Any) -> None:
     assert connection.close_code == 1000
 
 
+@proves("proxy: the client's close is the end of its bytes, its loss a reset", PLAIN)
 async def test_a_close_is_the_end_of_input_and_a_lost_client_is_not(
     server: serving.Server, sprite: Any
 ) -> None:
@@ -210,6 +217,7 @@ async def test_a_close_is_the_end_of_input_and_a_lost_client_is_not(
     await _until(lambda: "reset 100" in serving.run(sprite, log))
 
 
+@proves("proxy: back-pressure, both ways", PLAIN)
 async def test_a_slow_reader_makes_the_other_side_wait(server: serving.Server, sprite: Any) -> None:
     sprite.create_service("flood", "python3", ["-c", FLOOD, "7004"], http_port=7004, duration=1.0)
     async with proxied(server, sprite, port=7004) as connection:
@@ -231,6 +239,7 @@ async def test_a_slow_reader_makes_the_other_side_wait(server: serving.Server, s
         connection.transport.abort()
 
 
+@proves("proxy: wakes the sprite, waits for its service, holds it awake", PLAIN)
 async def test_a_request_wakes_the_sprite_and_its_service(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "echo", ECHO, "127.0.0.1", "7006")
     with server.http() as http:
@@ -244,6 +253,7 @@ async def test_a_request_wakes_the_sprite_and_its_service(server: serving.Server
         assert any("proxy" in reason for reason in because)
 
 
+@proves("proxy: one socket per connection, forwarded", JAVASCRIPT)
 def test_the_javascript_client_forwards(server: serving.Server, sprite: Any) -> None:
     serving.run(sprite, "echo from the sprite > index.html")
     sprite.create_service(
@@ -254,6 +264,7 @@ def test_the_javascript_client_forwards(server: serving.Server, sprite: Any) -> 
             assert httpx.get(f"http://localhost:{port}/index.html").text == "from the sprite\n"
 
 
+@proves("proxy: the client's close is the end of its bytes, its loss a reset", JAVASCRIPT)
 def test_the_javascript_client_uploads_whole(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "digest", DIGEST, "7007")
     data = bytes(range(256)) * 20_000
@@ -269,11 +280,13 @@ def test_the_javascript_client_uploads_whole(server: serving.Server, sprite: Any
             time.sleep(0.1)
 
 
+@proves("proxy: a failed dial is another status, and closes", JAVASCRIPT)
 def test_the_javascript_client_is_refused_politely(server: serving.Server, sprite: Any) -> None:
     with forwarding(server, sprite, 9) as port, local(port) as connection:
         assert connection.recv(1) == b""
 
 
+@proves("proxy: many at once, nothing left of them", PLAIN)
 def test_thirty_connections_at_once(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "echo", ECHO, "127.0.0.1", "7008")
 
@@ -304,6 +317,7 @@ def test_thirty_connections_at_once(server: serving.Server, sprite: Any) -> None
         time.sleep(0.2)
 
 
+@proves("ports/watch: port_list, port_closed", PLAIN)
 async def test_ports_are_watched(server: serving.Server, sprite: Any) -> None:
     listen(sprite, "echo", ECHO, "127.0.0.1", "7009")
     url = f"{server.url.replace('http', 'ws')}/v1/sprites/{sprite.name}/ports/watch"
@@ -321,6 +335,7 @@ async def test_ports_are_watched(server: serving.Server, sprite: Any) -> None:
         assert closed == {"type": "port_closed", "port": 7009, "address": "127.0.0.1", "pid": pid}
 
 
+@proves("ports/watch: port_list, port_opened, port_closed", JAVASCRIPT)
 def test_the_javascript_client_watches_ports(server: serving.Server, sprite: Any) -> None:
     script = """
         const watcher = await sprite.watchPorts();

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from sprites.exceptions import APIError
 from sprites.services import get_service, list_services, signal_service, start_service, stop_service
 
@@ -33,6 +34,7 @@ def kinds(stream: Any) -> list[str]:
     return [event.type for event in stream]
 
 
+@proves("services: create (PUT) streams what happens, and complete", PYTHON)
 def test_create_streams_output_and_ends(sprite: Any) -> None:
     seen = list(sprite.create_service("ticker", "sh", TICKER, duration=1.0))
     assert seen[0].type == "started" and seen[-1].type == "complete"
@@ -47,6 +49,9 @@ def test_create_streams_output_and_ends(sprite: Any) -> None:
     )
 
 
+@proves("services: list", PYTHON)
+@proves("services: get, with its state", PYTHON)
+@proves("services: env, dir, the sprite's user", PYTHON)
 def test_list_and_get_tell_definition_and_state(sprite: Any) -> None:
     arguments: dict[str, Any] = {"env": {"GREETING": "hi"}, "dir": "/tmp", "duration": 0.1}
     sprite.create_service("one", "sh", ["-c", "echo $GREETING $(pwd) $HOME; exec sleep 1000"], **arguments)
@@ -63,6 +68,7 @@ def test_list_and_get_tell_definition_and_state(sprite: Any) -> None:
     assert serving.run(sprite, "cat /.sprite/logs/services/one.log").endswith("[stdout] hi /tmp /home/sprite")
 
 
+@proves("services: one that is missing is 404", PYTHON)
 def test_a_service_that_is_missing_is_404(sprite: Any) -> None:
     for work in (
         lambda: get_service(sprite, "no"),
@@ -76,6 +82,10 @@ def test_a_service_that_is_missing_is_404(sprite: Any) -> None:
         assert "not found" in str(failure.value).lower()
 
 
+@proves("services: stop, 409 if it is not running", PYTHON)
+@proves("services: stop lasts beyond a cold start", PYTHON)
+@proves("services: start", PYTHON)
+@proves("services: started on a cold wake", PYTHON)
 def test_stop_lasts_and_start_ends_it(sprite: Any, server: serving.Server) -> None:
     sprite.create_service(
         "s", "sh", ["-c", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done"], duration=0.3
@@ -98,6 +108,7 @@ def test_stop_lasts_and_start_ends_it(sprite: Any, server: serving.Server) -> No
     until(lambda: state(sprite, "s").status == "running")
 
 
+@proves("services: stop kills after its timeout, children too", PYTHON)
 def test_stop_kills_what_does_not_listen(sprite: Any) -> None:
     script = "trap '' TERM; (trap '' TERM; while :; do sleep 0.1; done) & while :; do sleep 0.1; done"
     sprite.create_service("deaf", "sh", ["-c", script, "deaf-child"], duration=0.3)
@@ -106,6 +117,7 @@ def test_stop_kills_what_does_not_listen(sprite: Any) -> None:
     assert serving.run(sprite, "pgrep -fc '[d]eaf-child' || true") == "0"  # its child neither
 
 
+@proves("services: restarted after a crash, never a stale pid", PYTHON)
 def test_a_killed_process_is_started_again_with_back_off(sprite: Any) -> None:
     sprite.create_service("s", "sleep", ["1000"], duration=0.1)
     first = state(sprite, "s").pid
@@ -118,6 +130,7 @@ def test_a_killed_process_is_started_again_with_back_off(sprite: Any) -> None:
     until(lambda: (found := state(sprite, "s")).restart_count == 2 and found.status == "running")
 
 
+@proves("services: back-off", PYTHON)
 def test_the_time_between_restarts_grows(sprite: Any) -> None:
     events = list(sprite.create_service("s", "sh", ["-c", "exit 3"], duration=4.5))
     assert {event.exit_code for event in events if event.type == "exit"} == {3}
@@ -133,6 +146,7 @@ def test_start_does_not_wait_for_the_next_restart(sprite: Any) -> None:
     assert state(sprite, "s").status == "running"
 
 
+@proves("services: a missing program is started, and exits", PYTHON)
 def test_a_missing_program_is_started_and_ends(sprite: Any) -> None:
     events = list(sprite.create_service("s", "/no/such/program", duration=0.1))
     assert [event.type for event in events] == ["started", "stderr", "exit", "complete"]
@@ -141,6 +155,7 @@ def test_a_missing_program_is_started_and_ends(sprite: Any) -> None:
     assert state(sprite, "s").status == "failed"
 
 
+@proves("services: signal, 400 for a bad one", PYTHON)
 def test_signals_reach_the_process(sprite: Any) -> None:
     script = "trap 'echo hup' HUP; echo ready; while :; do sleep 0.1; done"
     sprite.create_service("s", "sh", ["-c", script], duration=0.5)
@@ -153,6 +168,8 @@ def test_signals_reach_the_process(sprite: Any) -> None:
     assert refused.value.status_code == 400
 
 
+@proves("services: needs start first; 409 for deleting what is needed", PYTHON)
+@proves("services: delete", PYTHON)
 def test_needs_start_first_and_are_kept(sprite: Any) -> None:
     with pytest.raises(APIError) as refused:
         sprite.create_service("app", "true", needs=["db"])
@@ -189,6 +206,7 @@ def test_start_starts_what_is_needed(sprite: Any) -> None:
     assert [service.state.status for service in list_services(sprite)] == ["running", "running"]
 
 
+@proves("services: one http_port, else 409", PYTHON)
 def test_one_service_has_the_http_port(sprite: Any) -> None:
     sprite.create_service("web", "python3", ["-m", "http.server", "8000"], http_port=8000, duration=0.1)
     with pytest.raises(APIError) as refused:
@@ -200,6 +218,7 @@ def test_one_service_has_the_http_port(sprite: Any) -> None:
     assert serving.run(sprite, "curl -s -o /dev/null -w '%{http_code}' localhost:8001") == "200"
 
 
+@proves("services: update", PYTHON)
 def test_a_changed_definition_restarts_and_the_same_does_not(sprite: Any) -> None:
     sprite.create_service("s", "sleep", ["1000"], duration=0.1)
     first = state(sprite, "s").pid
@@ -215,6 +234,7 @@ def test_a_changed_definition_restarts_and_the_same_does_not(sprite: Any) -> Non
     assert state(sprite, "s").pid != first
 
 
+@proves("services: delete keeps the log", PYTHON)
 def test_delete_keeps_the_log(sprite: Any) -> None:
     sprite.create_service("s", "sh", ["-c", "echo said; exec sleep 1000"], duration=0.3)
     sprite.delete_service("s")
@@ -222,6 +242,7 @@ def test_delete_keeps_the_log(sprite: Any) -> None:
     assert "said" in serving.run(sprite, "cat /.sprite/logs/services/s.log; pgrep -x sleep || true")
 
 
+@proves("services: do not keep a sprite awake", PYTHON)
 def test_services_do_not_keep_a_sprite_awake_and_freeze_with_it() -> None:
     with serving.server() as own:
         own.start("--idle", "1")
@@ -233,6 +254,7 @@ def test_services_do_not_keep_a_sprite_awake_and_freeze_with_it() -> None:
         assert state(sprite, "s").pid == pid and state(sprite, "s").restart_count == 0
 
 
+@proves("services: carried by a checkpoint, back after a restore", PYTHON)
 def test_a_checkpoint_carries_definitions_and_a_restore_brings_them_back(sprite: Any) -> None:
     sprite.create_service("kept", "sleep", ["1000"], duration=0.1)
     sprite.create_service("stopped", "sleep", ["1000"], duration=0.1)
@@ -265,6 +287,7 @@ def test_a_fork_starts_with_the_services(
         fork.delete()
 
 
+@proves("services: logs rotated by size", PYTHON)
 def test_logs_are_rotated_by_size(sprite: Any) -> None:
     script = (
         "yes 'a line of some length that fills the log of this service' | head -c 20000000; exec sleep 1000"
@@ -300,6 +323,7 @@ def test_logs_are_rotated_by_size(sprite: Any) -> None:
         ([], "object"),
     ],
 )
+@proves("services: a wrong definition is 400 and changes nothing", PLAIN)
 def test_what_is_wrong_is_said_and_changes_nothing(
     server: serving.Server, sprite: Any, body: Any, word: str
 ) -> None:
@@ -319,6 +343,17 @@ def test_bad_names_and_durations(server: serving.Server, sprite: Any) -> None:
         assert http.get(base).json() == []
 
 
+@proves("services: create (PUT) streams what happens, and complete", JAVASCRIPT)
+@proves("services: list", JAVASCRIPT)
+@proves("services: get, with its state", JAVASCRIPT)
+@proves("services: restart", JAVASCRIPT)
+@proves("services: logs", JAVASCRIPT)
+@proves("services: signal, 400 for a bad one", JAVASCRIPT)
+@proves("services: stop, 409 if it is not running", JAVASCRIPT)
+@proves("services: start", JAVASCRIPT)
+@proves("services: needs start first; 409 for deleting what is needed", JAVASCRIPT)
+@proves("services: delete", JAVASCRIPT)
+@proves("services: one that is missing is 404", JAVASCRIPT)
 def test_the_javascript_client(server: serving.Server, sprite: Any) -> None:
     script = """
         const ticker = "trap true HUP; echo out; echo err >&2; while :; do sleep 0.1; done";
@@ -357,6 +392,7 @@ def test_the_javascript_client(server: serving.Server, sprite: Any) -> None:
     assert needed.startswith("Service conflict") and gone.startswith("Service not found") and left == []
 
 
+@proves("services: logs go on for duration", PLAIN)
 def test_logs_go_on_with_what_comes(server: serving.Server, sprite: Any) -> None:
     sprite.create_service(
         "s", "sh", ["-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"], duration=0.5

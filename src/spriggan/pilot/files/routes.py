@@ -201,7 +201,9 @@ def _json(reply: dict[str, Any]) -> Response:
 def _file_error(error: FileError) -> Response:
     if error.code == "ERANGE":
         return Response(status_code=416, headers={"content-range": f"bytes */{error.message}"})
-    return Response(json.dumps(error.body()), _STATUS.get(error.code, _OTHER_STATUS), media_type="application/json")
+    return Response(
+        json.dumps(error.body()), _STATUS.get(error.code, _OTHER_STATUS), media_type="application/json"
+    )
 
 
 def _not_running() -> JSONResponse:

@@ -40,6 +40,11 @@ table inet doctor_router {
         meta l4proto tcp reject with tcp reset
         reject with icmpx type admin-prohibited
     }
+
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state new ct count over 1024 reject with icmpx type admin-prohibited
+    }
 }
 """
 

@@ -18,7 +18,7 @@ import guest_base
 import guest_root
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.machine]
 
 SPRIGGAN = f"{guest_base.VENV}/bin/spriggan"
 PYTHON = f"{guest_base.VENV}/bin/python"

@@ -19,7 +19,7 @@ import power
 import promises
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.machine]
 
 POINTS = [
     "create:intent", "create:disk", "create:done",

@@ -193,7 +193,7 @@ def test_nothing_but_busybox(server: serving.Server) -> None:
         )
         assert console.stdout == b"/bin/sh\n"
         with server.http() as http:
-            answer = http.post("/v1/sprites/busybox/exec", content=b"echo from a shell\n")
+            answer = http.post("/v1/sprites/busybox/exec?stdin=true", content=b"echo from a shell\n")
         assert b"from a shell" in answer.content
         with server.http() as http:
             assert http.post("/v1/sprites/busybox/stop").status_code == 200

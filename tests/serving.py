@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,15 @@ class Server:
             time.sleep(0.1)
         assert done.returncode == 0, done.stderr
         assert not left, left
+
+
+def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
+    """Wait for something to be true, and return it."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found
 
 
 def run(sprite: Any, script: str, *, check: bool = True) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,7 @@ import pytest
 from proof import PLAIN, proves
 
 import serving
-from serving import run
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
+from serving import run, until
 
 
 def ended(sprite: Any, script: str) -> tuple[int, str, str]:

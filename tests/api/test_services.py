@@ -14,16 +14,9 @@ from sprites.services import get_service, list_services, signal_service, start_s
 
 import nodejs
 import serving
+from serving import until
 
 TICKER = ["-c", "while :; do echo tick; echo tock >&2; sleep 0.1; done"]
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
 
 
 def state(sprite: Any, name: str) -> Any:

@@ -10,16 +10,7 @@ import pytest
 import websockets
 
 import serving
-
-POINTS = [
-    "create:intent", "create:disk", "create:done",
-    "fork:intent", "fork:disk", "fork:done",
-    "checkpoint:intent", "checkpoint:snapshot", "checkpoint:done",
-    "restore:intent", "restore:prepared", "restore:stopped", "restore:kept", "restore:swapped",
-    "restore:started", "restore:done",
-    "destroy:intent", "destroy:stop", "destroy:disk", "destroy:files", "destroy:done",
-    "delete_checkpoint:intent", "delete_checkpoint:done", "delete_checkpoint:disk",
-]  # fmt: skip
+from fault_points import POINTS
 
 
 @pytest.fixture(scope="module")

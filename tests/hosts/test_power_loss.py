@@ -19,17 +19,10 @@ import power
 import promises
 import pytest
 
+from fault_points import POINTS
+
 pytestmark = [pytest.mark.slow, pytest.mark.machine]
 
-POINTS = [
-    "create:intent", "create:disk", "create:done",
-    "fork:intent", "fork:disk", "fork:done",
-    "checkpoint:intent", "checkpoint:snapshot", "checkpoint:done",
-    "restore:intent", "restore:prepared", "restore:stopped", "restore:kept", "restore:swapped",
-    "restore:started", "restore:done",
-    "destroy:intent", "destroy:stop", "destroy:disk", "destroy:files", "destroy:done",
-    "delete_checkpoint:intent", "delete_checkpoint:done", "delete_checkpoint:disk",
-]  # fmt: skip
 ROUNDS = int(os.environ.get("SPRIGGAN_POWER_ROUNDS", "1"))
 SEED = int(os.environ.get("SPRIGGAN_POWER_SEED") or random.SystemRandom().randrange(1 << 32))
 POINTS_A_ROUND = 3

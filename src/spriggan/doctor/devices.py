@@ -28,11 +28,7 @@ def fuse(place: Place) -> Finding | str:
 
 def tun(place: Place) -> Finding | str:
     """A TAP interface, in a network namespace of its own."""
-    netns = namespaces.new_network()
-    try:
-        namespaces.in_network(netns, _make_tap)
-    finally:
-        os.close(netns)
+    namespaces.in_new_network(_make_tap)
     return "an interface was made"
 
 

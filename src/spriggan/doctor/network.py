@@ -51,21 +51,14 @@ table inet doctor_router {
 
 def rules(place: Place) -> Finding | str:
     """All the rules of a server, in a network namespace of their own."""
-    with ExitStack() as stack:
-        netns = namespaces.new_network()
-        stack.callback(os.close, netns)
-        script = host.rules("spriggan_doctor", _INSTANCE) + _ROUTER
-        namespaces.in_network(netns, lambda: nft.apply(script))
+    script = host.rules("spriggan_doctor", _INSTANCE) + _ROUTER
+    namespaces.in_new_network(lambda: nft.apply(script))
     return "filters, sets, connection tracking and masquerading"
 
 
 def links(place: Place) -> Finding | str:
     """A pair of interfaces, as leads from the host to each sprite, in a network namespace of its own."""
-    netns = namespaces.new_network()
-    try:
-        namespaces.in_network(netns, _make_pair)
-    finally:
-        os.close(netns)
+    namespaces.in_new_network(_make_pair)
     return "a veth pair was made"
 
 

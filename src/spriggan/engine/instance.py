@@ -11,7 +11,7 @@ import string
 from pathlib import Path
 
 from spriggan.errors import Broken, Conflict
-from spriggan.linux import process
+from spriggan.linux import durably, process
 
 _ID = re.compile(r"[a-z0-9]{8}")
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -62,7 +62,7 @@ class Instance:
 
     def _make_id(self) -> str:
         new = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        write_durably(self.data / "instance.json", json.dumps({"id": new}) + "\n")
+        durably.write_text(self.data / "instance.json", json.dumps({"id": new}) + "\n")
         return new
 
 
@@ -92,23 +92,3 @@ def holder(data: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return pid if process.start_time(pid) == started else None
-
-
-def write_durably(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a small file so that after a crash there is either all of it or what was before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -12,10 +12,10 @@ import secrets
 from pathlib import Path
 
 from spriggan.engine import rows
-from spriggan.engine.instance import write_durably
 from spriggan.engine.records import TokenInfo
 from spriggan.engine.store import Store
 from spriggan.errors import InvalidValue, NotFound
+from spriggan.linux import durably
 
 MAX_TEXT = 1024
 MAX_LABEL = 128
@@ -74,7 +74,7 @@ class Tokens:
         if await self._store.run(rows.tokens):
             return False
         text, token = self._new("first")
-        write_durably(path, text + "\n")
+        durably.write_text(path, text + "\n")
         await self._store.run(lambda tx: rows.insert_token(tx, token, hashed(text)))
         return True
 

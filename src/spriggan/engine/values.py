@@ -9,6 +9,7 @@ from typing import Any
 from spriggan.engine.options import Options
 from spriggan.engine.records import SpriteConfig
 from spriggan.errors import InvalidValue
+from spriggan.wire.text import is_text
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -66,7 +67,7 @@ def environment(given: object) -> dict[str, str]:
                 f"{shown(key)} cannot be the name of an environment variable",
                 hint="use letters, digits and underscores, not starting with a digit",
             )
-        if not isinstance(value, str) or "\0" in value or not _is_text(value):
+        if not isinstance(value, str) or "\0" in value or not is_text(value):
             raise InvalidValue(
                 f"the value of environment variable {key} must be text without NUL",
                 hint="quote numbers and booleans",
@@ -133,7 +134,7 @@ def comment(given: object) -> str:
     """A checkpoint's comment."""
     if given is None:
         return ""
-    if not isinstance(given, str) or len(given) > MAX_COMMENT_LENGTH or "\0" in given or not _is_text(given):
+    if not isinstance(given, str) or len(given) > MAX_COMMENT_LENGTH or "\0" in given or not is_text(given):
         raise InvalidValue(
             "the comment must be text without NUL", hint=f"at most {MAX_COMMENT_LENGTH} characters"
         )
@@ -170,15 +171,6 @@ def _whole(given: Mapping[str, Any], key: str, default: int, least: int, most: i
     if value != int(value):
         raise InvalidValue(f"{key} must be a whole number, not {value:g}", hint=f"from {least} to {most}")
     return int(value)
-
-
-def _is_text(value: str) -> bool:
-    """JSON can carry lone surrogates, which no file, database or process takes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def shown(value: object) -> str:

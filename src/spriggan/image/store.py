@@ -26,7 +26,7 @@ from spriggan.image.image import DEFAULT_NAME, Image, Layer, check_digest, check
 from spriggan.image.importing.importing import Import, Request
 from spriggan.image.progress import Progress, Step, silent
 from spriggan.image.recipe import Recipe
-from spriggan.linux import copies, mount
+from spriggan.linux import copies, durably, mount
 
 _MARK = ".made"
 
@@ -132,7 +132,7 @@ class ImageStore:
         image = self.get(name)
         with self._lock("lock", wait=False), self._lock("mounts.lock", wait=True):
             (self._refs / f"{name}.json").unlink(missing_ok=True)
-            _sync(self._refs)
+            durably.sync_directory(self._refs)
             needed = {digest for other in self.list() for digest in other.digests} | set(in_use)
             deleted = [file.stem for file in sorted(self._layers.glob("*.erofs")) if file.stem not in needed]
             self._unmount(deleted)
@@ -227,7 +227,7 @@ class ImageStore:
                 target.unlink(missing_ok=True)
                 # A link, so that what is left in the build directory tells what to undo after a crash.
                 os.link(mark, target)
-        _sync(self._layers)
+        durably.sync_directory(self._layers)
         self._write_ref(image)
 
     def _unpublish(self, build: Path) -> None:
@@ -240,13 +240,7 @@ class ImageStore:
                 file.unlink()
 
     def _write_ref(self, image: Image) -> None:
-        temporary = self._refs / f".{image.name}.new"
-        with temporary.open("w") as stream:
-            stream.write(image.to_json())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(self._refs / f"{image.name}.json")
-        _sync(self._refs)
+        durably.write_text(self._refs / f"{image.name}.json", image.to_json(), 0o644)
 
     @contextmanager
     def _build_directory(self) -> Iterator[Path]:
@@ -288,11 +282,3 @@ def _unmount(place: Path) -> None:
         raise Conflict(
             f"layer {place.name[:12]} is still in use", hint=f"fuser -vm {place} shows by whom."
         ) from error
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -101,6 +101,15 @@ def new_network() -> int:
     return in_thread(run)
 
 
+def in_new_network(work: Callable[[], T]) -> T:
+    """Run ``work`` inside a network namespace that ends with it."""
+    netns = new_network()
+    try:
+        return in_network(netns, work)
+    finally:
+        os.close(netns)
+
+
 @contextmanager
 def user_namespace(first_id: int, flags: int = 0) -> Iterator[int]:
     """Yield the pid of a process inside a new user namespace mapping 0…65535 to ``first_id``….

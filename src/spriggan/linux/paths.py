@@ -7,6 +7,7 @@ import ctypes
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from spriggan.linux import libc
@@ -25,7 +26,9 @@ def open_in_root(root: str | Path, path: str, flags: int) -> int:
 
     Symlinks, ``..`` and absolute paths stay below ``root``. Never blocks on a FIFO.
     """
-    return _open(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    with _opened(root) as root_fd:
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+        return _openat2(root_fd, os.fsencode(path), _unblocked(flags), resolve, what=f"open {path} in {root}")
 
 
 def open_beneath(root: str | Path, path: str, flags: int, mode: int = 0o600) -> int:
@@ -33,19 +36,8 @@ def open_beneath(root: str | Path, path: str, flags: int, mode: int = 0o600) -> 
 
     Never blocks on a FIFO; the caller checks what kind of file it got.
     """
-    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
-    return _open(root, path, flags, mode if flags & os.O_CREAT else 0, resolve)
-
-
-def _open(root: str | Path, path: str, flags: int, mode: int, resolve: int) -> int:
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not flags & os.O_PATH:  # which reaches for nothing, and refuses other flags
-            flags |= os.O_NONBLOCK
-        what = f"open {path} in {root}"
-        return _openat2(root_fd, os.fsencode(path), flags, resolve, mode=mode, what=what)
-    finally:
-        os.close(root_fd)
+    with _opened(root) as root_fd:
+        return open_strictly(root_fd, os.fsencode(path), _unblocked(flags), mode)
 
 
 def may_write(fd: int) -> bool:
@@ -56,13 +48,14 @@ def may_write(fd: int) -> bool:
     return False
 
 
-def open_strictly(directory: int, path: bytes, flags: int) -> int:
+def open_strictly(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
     """Open ``path`` below ``directory``, where no part of it may be a link or lead anywhere else.
 
     Raises ``OSError``: ELOOP for a link, EXDEV for what leads out or to another file system.
     """
     resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
-    return _openat2(directory, path, flags, resolve, what=f"open {path!r}")
+    mode = mode if flags & os.O_CREAT else 0  # which openat2 refuses where nothing is made
+    return _openat2(directory, path, flags, resolve, mode=mode, what=f"open {path!r}")
 
 
 def read_in_root(root: str | Path, path: str, limit: int = 1 << 20) -> str:
@@ -77,6 +70,20 @@ def read_in_root(root: str | Path, path: str, limit: int = 1 << 20) -> str:
         return os.read(fd, limit).decode(errors="replace")
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _opened(root: str | Path) -> Iterator[int]:
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _unblocked(flags: int) -> int:
+    # O_PATH reaches for nothing, and refuses other flags.
+    return flags if flags & os.O_PATH else flags | os.O_NONBLOCK
 
 
 def _openat2(directory: int, path: bytes, flags: int, resolve: int, *, mode: int = 0, what: str) -> int:

@@ -16,6 +16,7 @@ from spriggan.pilot.process import Process
 from spriggan.wire.durations import format_duration, parse_duration
 from spriggan.wire.messages import MAX_TERMINAL
 from spriggan.wire.spec import SpriteSpec
+from spriggan.wire.text import is_text
 
 PATH = "/.sprite/bin:/home/sprite/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ARGUMENTS = 4096
@@ -94,21 +95,12 @@ def from_json(arguments: object) -> QueryParams:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, bool):
                 each = "true" if each else "false"
-            if not isinstance(each, str | int | float) or not _is_text(str(each)):
+            if not isinstance(each, str | int | float) or not is_text(str(each)):
                 raise BadRequest(
                     f"{name[:40]!r} is neither text nor a list of it", "write numbers as text, too"
                 )
             pairs.append((name, str(each)))
     return QueryParams(pairs)
-
-
-def _is_text(value: str) -> bool:
-    """JSON can carry half a surrogate pair, which is no text."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def json_body(request: Request, example: str, limit: int = MAX_JSON_BODY) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from spriggan.engine import instance
 from spriggan.errors import Broken, Conflict
+from spriggan.linux import durably
 
 
 def test_the_id_stays(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_damaged_id_is_not_made_anew(tmp_path: Path, text: str) -> None:
 
 
 def test_writing_leaves_no_pieces(tmp_path: Path) -> None:
-    instance.write_durably(tmp_path / "f", "one")
-    instance.write_durably(tmp_path / "f", "two")
+    durably.write_text(tmp_path / "f", "one")
+    durably.write_text(tmp_path / "f", "two")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_text() == "two"

@@ -23,7 +23,7 @@ from typing import Any
 
 from spriggan.linux import process as processes
 from spriggan.linux.autofs import Automount
-from spriggan.linux.paths import open_in_root, read_in_root
+from spriggan.linux.paths import read_in_root
 from spriggan.pilot import accounts
 from spriggan.pilot.accounts import Account
 from spriggan.pilot.inner import belongings, oci, past, programs, root
@@ -236,7 +236,7 @@ class Container:
         if process.program in ("", process.argv[0]):
             return process.argv
         name, *rest = process.argv
-        if self._has("/bin/bash"):
+        if programs.is_program(self._staging / root.ROOT, "/bin/bash"):
             # Privileged mode, for that reads no file that a variable names.
             return ["/bin/bash", "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
         return [process.program, *rest]
@@ -246,16 +246,9 @@ class Container:
 
         The runtime makes a terminal without one, and starts the program while it hands it over.
         """
-        if not self._has("/bin/sh"):
+        if not programs.is_program(self._staging / root.ROOT, "/bin/sh"):
             return arguments
         return ["/bin/sh", "-c", WAIT_FOR_SIZE, "sh", *arguments]
-
-    def _has(self, program: str) -> bool:
-        """Whether the sprite has a file of that name."""
-        with contextlib.suppress(OSError):
-            os.close(open_in_root(self._staging / root.ROOT, program, os.O_RDONLY))
-            return True
-        return False
 
     def publish_policy(self, rules: list[dict[str, Any]]) -> None:
         """Let the sprite read what its network policy is."""

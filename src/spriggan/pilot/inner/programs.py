@@ -13,7 +13,7 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/
 
 def has(rootfs: Path, name: str) -> bool:
     """Whether ``name`` is a program in one of the usual directories below ``rootfs``."""
-    return any(_is_program(rootfs, f"{directory}/{name}") for directory in _DIRECTORIES)
+    return any(is_program(rootfs, f"{directory}/{name}") for directory in _DIRECTORIES)
 
 
 def is_directory(rootfs: Path, path: str) -> bool:
@@ -22,7 +22,8 @@ def is_directory(rootfs: Path, path: str) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
-def _is_program(rootfs: Path, path: str) -> bool:
+def is_program(rootfs: Path, path: str) -> bool:
+    """Whether ``path`` is a program for a process whose root is ``rootfs``."""
     mode = _mode(rootfs, path)
     return mode is not None and stat.S_ISREG(mode) and bool(mode & 0o111)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from spriggan.linux import durably
 from spriggan.pilot.request import BadRequest
 from spriggan.pilot.services.definition import MAX_SERVICES, Definition, parse
 
@@ -42,23 +42,7 @@ def save(disk: Path, definitions: Iterable[Definition]) -> None:
     """Replace the definitions on ``disk``; they are safe there on return. Raises ``OSError``."""
     services = {each.name: {k: v for k, v in asdict(each).items() if k != "name"} for each in definitions}
     text = json.dumps({"version": VERSION, "services": services}, indent=1)
-    file = disk / FILE
-    temporary = file.with_suffix(".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(fd)
-        temporary.rename(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    durably.write_text(disk / FILE, text)
 
 
 def _definition(name: str, fields: dict[str, object]) -> Definition:

@@ -1,0 +1,13 @@
+"""Where a change can be cut in two: what ``SPRIGGAN_FAULT`` takes."""
+
+from __future__ import annotations
+
+POINTS = [
+    "create:intent", "create:disk", "create:done",
+    "fork:intent", "fork:disk", "fork:done",
+    "checkpoint:intent", "checkpoint:snapshot", "checkpoint:done",
+    "restore:intent", "restore:prepared", "restore:stopped", "restore:kept", "restore:swapped",
+    "restore:started", "restore:done",
+    "destroy:intent", "destroy:stop", "destroy:disk", "destroy:files", "destroy:done",
+    "delete_checkpoint:intent", "delete_checkpoint:done", "delete_checkpoint:disk",
+]  # fmt: skip

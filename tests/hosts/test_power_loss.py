@@ -36,7 +36,7 @@ def test_everything_acknowledged_is_there(number: int) -> None:
     points = chance.sample(POINTS, POINTS_A_ROUND)
     with tempfile.TemporaryDirectory(prefix="spriggan-power-", dir="/var/tmp") as name:
         directory = Path(name)
-        recording = power.record(directory / "record", points, changes=chance.randrange(20, 40))
+        recording = power.record(directory / "record", points, changes=chance.randrange(30, 50))
         cuts = {"the end": len(recording.entries)}
         busy = 0
         for report in recording.reports:

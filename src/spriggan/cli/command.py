@@ -33,7 +33,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, readable=False),  # who may not is told so later
     metavar="DIR",
     expose_value=False,
     callback=_remember,

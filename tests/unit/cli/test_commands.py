@@ -239,10 +239,11 @@ def test_something_else_listens(spriggan: Spriggan) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_socket_of_another_user(spriggan: Spriggan, server: PlayedServer) -> None:
     server.data.chmod(0o700)
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *spriggan.command("list")]
+    # Whoever else it is can read this Python, wherever it lies.
+    reading = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *reading]
+    command = [*somebody, *spriggan.command("list")]
     result = subprocess.run(command, capture_output=True, env=spriggan.env, cwd="/", check=False, timeout=30)
-    if b"ModuleNotFoundError" in result.stderr or b"Permission denied" in result.stderr:
-        pytest.skip("needs a Python that other users may run")
     assert b"is for the user who runs the server" in result.stderr
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h11
 
+from spriggan import faults
 from spriggan.box import ceilings
 from spriggan.box.box import State
 from spriggan.box.zygote import Zygote
@@ -57,12 +58,19 @@ class ContainerBox:
         run_dir = self._run_dir(spec.sprite_id)
         try:
             await asyncio.to_thread(self._prepare, spec, run_dir)
+            faults.point("start:prepared")
             await self._fork(run_dir, spec.layers, netns)
         except BaseException:
             await asyncio.shield(self.stop(spec.sprite_id, grace=0))
             raise
 
     async def revive(self, sprite_id: str) -> None:
+        keeper = self._keeper_pid(sprite_id)
+        if keeper is None:
+            raise Broken(f"Nothing holds the namespaces of {sprite_id} any more.")
+        # What the old pilot left beside the keeper: its files helper, a successor half made.
+        await asyncio.to_thread(self._group(sprite_id).child("pilot").kill_own, spare={keeper})
+        faults.point("revive:cleared")
         # The namespaces come from the keeper; the descriptor only fills the place.
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -74,6 +82,7 @@ class ContainerBox:
         if grace > 0 and self.state(sprite_id) is State.RUNNING:
             with contextlib.suppress(Broken, OSError):
                 await self.stop_inner(sprite_id, grace=grace)
+            faults.point("stop:inner")
         await asyncio.to_thread(self._clear, sprite_id)
 
     async def stop_inner(self, sprite_id: str, *, grace: float) -> None:
@@ -183,6 +192,15 @@ class ContainerBox:
         same = process.start_time(int(pid)) == int(started) and process.is_running(int(pid))
         return int(pid) if same else None
 
+    def _keeper_pid(self, sprite_id: str) -> int | None:
+        """The pid of the living process that holds the sprite's namespaces; its pilot wrote it down."""
+        try:
+            known = json.loads((self._run_dir(sprite_id) / "keeper").read_text())
+            pid, started = int(known["pid"]), int(known["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return pid if process.start_time(pid) == started and process.is_running(pid) else None
+
     def _prepare(self, spec: SpriteSpec, run_dir: Path) -> None:
         """Make the cgroups with their limits and the runtime directory."""
         ceilings.lift()
@@ -195,6 +213,7 @@ class ContainerBox:
         group.child("pilot").limit(memory_bytes=PILOT_MEMORY, cpus=cpus, pids=PILOT_PIDS)
         self._limit(box, spec.limits)
         inner.delegate(spec.first_id)
+        faults.point("start:cgroups")
         # The sprite's root must be able to walk through to its own root directory, so no 0700.
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(0o711)
@@ -219,7 +238,7 @@ class ContainerBox:
                 pid = await self._zygote.fork(run_dir / "spec.json", layers, netns, writer)
             finally:
                 os.close(writer)
-            (run_dir / "pilot").write_text(f"{pid} {process.start_time(pid) or 0}\n")
+            faults.point("start:forked")
             try:
                 line = await asyncio.wait_for(report.readline(), START_TIMEOUT_S)
             except TimeoutError as error:
@@ -232,28 +251,53 @@ class ContainerBox:
                 f"The sprite could not be started: {message['error']}.",
                 hint=f"Its pilot's log ends with: {log}",
             )
+        faults.point("start:reported")
+        # Only now: a pilot that is named here serves. One that a server dies over ends by itself, or
+        # is replaced as a dead one is.
+        (run_dir / "pilot").write_text(f"{pid} {process.start_time(pid) or 0}\n")
 
     def _clear(self, sprite_id: str) -> None:
         """Kill what is left and wait until the kernel has let go of everything."""
         group = self._group(sprite_id)
         spec = self.spec(sprite_id)
         group.kill()
+        faults.point("stop:killed")
         if spec is not None:
             _wait_until_detached(_images(spec))
+        faults.point("stop:detached")
         group.remove()
+        faults.point("stop:cgroups")
         if spec is not None:
             shutil.rmtree(Path(spec.containers_dir) / sprite_id, ignore_errors=True)
+            # Sessions end with their pilot, and nobody else reads their output.
+            shutil.rmtree(spec.spool_dir, ignore_errors=True)
         shutil.rmtree(self._run_dir(sprite_id), ignore_errors=True)
+        faults.point("stop:files")
 
     async def _call(
         self, sprite_id: str, target: str, *, timeout: float, method: str = "POST", body: bytes = b""
     ) -> None:
-        """Ask the pilot to do something; raises ``Broken`` with its words."""
+        """Ask the pilot to do something; raises ``Broken`` with its words, or at once if it dies."""
+        pid = self._pilot_pid(sprite_id)
+        if pid is None:
+            raise Broken(f"The pilot of {sprite_id} is dead.")
+        asking = asyncio.create_task(_request(self.pilot_socket(sprite_id), method, target, body))
+        # The keeper holds the socket open, so a connection to a dead pilot would only be quiet.
+        dying = asyncio.create_task(process.ended(pid))
         try:
             async with asyncio.timeout(timeout):
-                status, answer = await _request(self.pilot_socket(sprite_id), method, target, body)
-        except (OSError, TimeoutError) as error:
-            raise Broken(f"The pilot of {sprite_id} does not answer: {error!r}.") from error
+                await asyncio.wait((asking, dying), return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    raise OSError("it died")
+                status, answer = await asking
+        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
+            raise Broken(
+                f"The pilot of {sprite_id} does not answer: {error or type(error).__name__}."
+            ) from error
+        finally:
+            for task in (asking, dying):
+                task.cancel()
+            await asyncio.gather(asking, dying, return_exceptions=True)
         if status >= 300:
             raise Broken(json.loads(answer).get("message", f"The pilot answered {status}."))
 

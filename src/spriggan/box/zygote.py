@@ -34,7 +34,13 @@ class Zygote:
     async def warm(self) -> None:
         """Start the zygote if it does not run."""
         async with self._lock:
-            await self._ensure([])
+            try:
+                await self._ensure([])
+            except OSError as error:
+                self._forget()
+                raise Broken(
+                    f"The pilots' zygote does not start: {error}.", hint=f"See {self._log()}."
+                ) from error
 
     async def fork(self, spec_file: Path, layers: Iterable[str], netns: int, report: int) -> int:
         """Have a pilot forked that sees the mounts ``layers``; return its pid.
@@ -43,12 +49,13 @@ class Zygote:
         """
         async with self._lock:
             for _ in range(2):  # a zygote that died since it was last asked is replaced once
-                connection = await self._ensure(layers)
                 try:
+                    connection = await self._ensure(layers)
                     return await asyncio.to_thread(_ask, connection, spec_file, [netns, report])
-                except OSError:
+                except OSError as error:
                     self._forget()
-        raise Broken("The pilots' zygote dies when asked for a pilot.", hint=f"See {self._log()}.")
+                    why = error
+        raise Broken(f"The pilots' zygote does not serve: {why}.", hint=f"See {self._log()}.")
 
     def close(self) -> None:
         """Let the zygote end. Its pilots go on."""
@@ -65,14 +72,8 @@ class Zygote:
             self._process = _start(theirs.fileno(), self._runtime, self._log())
         self._socket = ours
         ours.settimeout(START_TIMEOUT_S)
-        try:
-            if await asyncio.to_thread(ours.recv, 16) != b"ready":
-                raise OSError("it ended")
-        except OSError as error:
-            self._forget()
-            raise Broken(
-                f"The pilots' zygote does not start: {error}.", hint=f"See {self._log()}."
-            ) from error
+        if await asyncio.to_thread(ours.recv, 16) != b"ready":
+            raise OSError("it ended before it was ready")
         return ours
 
     def _forget(self) -> None:

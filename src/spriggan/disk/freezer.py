@@ -3,8 +3,8 @@
 A freeze outlives the process that made it and then hangs every writer, so this must not depend on
 the server: it runs in a session of its own, by ``python -I -S`` from this one file, writes nothing
 to a disk, and a second process thaws after two seconds or as soon as the first one is gone. It is
-dependency-free for that reason, which is the excuse for repeating a few constants of
-``spriggan.linux``.
+dependency-free (but for the points of tests, which are so, too) for that reason, which is the excuse
+for repeating a few constants of ``spriggan.linux``.
 
     freezer.py MOUNT_FD SOURCE_FD PARENT_FD NAME READ_ONLY
 
@@ -23,6 +23,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+
+if __name__ == "__main__":  # run by its path, without site packages: where this package is
+    sys.path.append(__file__.rpartition("/spriggan/")[0])
+from spriggan import faults
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
@@ -55,14 +59,18 @@ def frozen_snapshot(
     fcntl.ioctl(source, BTRFS_IOC_SYNC)
     flushed = time.monotonic()
     release = start_watchdog(mount)
+    faults.point("freezer:flushed")
     try:
         fcntl.ioctl(mount, FIFREEZE, 0)
         frozen = time.monotonic()
+        faults.point("freezer:frozen")
         try:
             _snapshot(source, parent, name, read_only=read_only)
+            faults.point("freezer:snapshot")
         finally:
             done = time.monotonic()
             held = thaw(mount)
+        faults.point("freezer:thawed")
     finally:
         release()
     return {

@@ -7,6 +7,7 @@ Everything takes constant time. Every step can be repeated: recovery does so aft
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.disk import blank, repair, snapshot, thawing
 from spriggan.disk.repair import Repair
 from spriggan.disk.snapshot import Pause
@@ -22,6 +24,8 @@ from spriggan.disk.usage import Usage, allocated, host_space, slack
 from spriggan.disk.volume import Volume
 from spriggan.errors import AlreadyExists, InvalidRequest, InvalidValue, NotFound
 from spriggan.linux import btrfs, freeze, loop
+
+log = logging.getLogger(__name__)
 
 IMAGE = "disk.img"
 LARGEST_GB = 16_000  # ext4 with 4 KiB blocks ends a little above
@@ -31,6 +35,7 @@ _DRAFT = ".draft-"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _WORTH_TRIMMING = 64 << 20
 _PATIENCE = 10.0  # seconds that a trim waits for deletions
+_FREEZER_PATIENCE = 20.0  # seconds that recovery waits for a dead server's snapshot
 
 
 class Pool:
@@ -121,10 +126,12 @@ class Pool:
         draft = destination.with_name(_DRAFT + secrets.token_hex(4))
         try:
             pause = snapshot.frozen(mount_fd, source, draft, read_only=read_only)
+            faults.point("snapshot:draft")
             draft.rename(destination)
         except BaseException:
             self.delete(draft)
             raise
+        faults.point("snapshot:named")
         btrfs.commit(destination.parent)
         return pause
 
@@ -136,9 +143,12 @@ class Pool:
                 draft = ready.with_name(_DRAFT + ready.name)
                 self.delete(draft)
                 btrfs.create_subvolume(draft)
+                faults.point("blank:subvolume")
                 blank.make(draft / IMAGE, size_gb)
+                faults.point("blank:formatted")
                 btrfs.set_read_only(draft, True)
                 draft.rename(ready)
+                faults.point("blank:named")
         return ready
 
     # Restoring.
@@ -162,6 +172,7 @@ class Pool:
         """
         disk = self.disk_dir(sprite_id)
         btrfs.exchange(self._next(sprite_id), disk)
+        faults.point("swap:exchanged")
         btrfs.commit(disk.parent)
 
     def finish_swap(self, sprite_id: str) -> None:
@@ -196,6 +207,7 @@ class Pool:
         try:
             if btrfs.is_subvolume(path):
                 btrfs.set_read_only(path, False)  # else it may not move to another directory
+                faults.point("retire:unsealed")
             path.rename(self.root / "trash" / secrets.token_hex(8))
         except FileNotFoundError:
             return
@@ -203,6 +215,7 @@ class Pool:
     def retire_sprite(self, sprite_id: str) -> None:
         """Retire all that belongs to a sprite."""
         self.retire(self.root / "checkpoints" / _checked(sprite_id))
+        faults.point("retire:checkpoints")
         self.finish_swap(sprite_id)
         self.retire(self.disk_dir(sprite_id))
 
@@ -210,6 +223,7 @@ class Pool:
         """Delete what was retired. The space is free some seconds later."""
         for entry in list((self.root / "trash").iterdir()):
             self.delete(entry)
+            faults.point("trash:deleted")
 
     def delete(self, path: Path) -> None:
         """Delete a subvolume, or a directory of them, for good. Fine if it is gone."""
@@ -246,8 +260,13 @@ class Pool:
     def thaw_all(self) -> list[str]:
         """Thaw every mounted disk of this pool; return the names of those that were frozen.
 
-        To be called before anything else touches them: a freeze outlives its maker.
+        To be called before anything else touches them: a freeze outlives its maker. What a dead server
+        was snapshotting is waited for, so that no draft turns up after its orphans were removed.
         """
+        for directory in (self.root / "disks").iterdir():
+            if not snapshot.wait_for_freezer(directory, 0):
+                log.warning("waiting for a snapshot of %s that another server began", directory.name)
+                snapshot.wait_for_freezer(directory, _FREEZER_PATIENCE)
         names = {loop.backing_id(image): image.parent.name for image in self._images()}
         frozen = []
         for device in loop.attached():

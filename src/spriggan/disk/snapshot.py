@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +40,8 @@ def frozen(mount_fd: int, source: Path, destination: Path, *, read_only: bool) -
         for directory in (source, destination.parent):
             fds.append(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             stack.callback(os.close, fds[-1])
+        # Held by the freezer and its watchdog as well, so for as long as one of the three lives.
+        fcntl.flock(fds[1], fcntl.LOCK_SH)
         ended = subprocess.run(
             [sys.executable, "-I", "-S", _FREEZER, *map(str, fds), destination.name, str(int(read_only))],
             stdin=subprocess.DEVNULL,
@@ -52,6 +57,25 @@ def frozen(mount_fd: int, source: Path, destination: Path, *, read_only: bool) -
         words = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise Broken(f"The freezer of the disk ended with {ended.returncode}: {words or 'it was killed'}")
     return verdict(ended.stdout)
+
+
+def wait_for_freezer(source: Path, patience: float) -> bool:
+    """Wait until nobody freezes or snapshots the disk at ``source``; False after ``patience`` seconds.
+
+    A freezer outlives a server that dies, and goes on with its freeze and its snapshot.
+    """
+    deadline = time.monotonic() + patience
+    directory = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    finally:
+        os.close(directory)
 
 
 def verdict(answer: bytes) -> Pause:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.disk import holders
 from spriggan.errors import Broken, Conflict, MissingCapability
 from spriggan.linux import btrfs, copies, loop, mount
@@ -52,12 +53,14 @@ class Volume:
             return
         if not self.image.exists():
             make(self.image)
+        faults.point("volume:made")
         self.root.mkdir(mode=0o700, exist_ok=True)
         with self._device() as device:
             try:
                 mount.mount(device, self.root, "btrfs", mount.MS_NOATIME, OPTIONS)
             except OSError as error:
                 raise _explain(error, self.image) from error
+        faults.point("volume:mounted")
         self._let_discards_run()
 
     def unmount(self) -> None:
@@ -125,6 +128,7 @@ def make(image: Path) -> None:
         os.ftruncate(fd, size_for(image.parent))
         _format(draft)
         os.fsync(fd)
+        faults.point("volume:formatted")
         draft.rename(image)
     except BaseException:
         draft.unlink(missing_ok=True)

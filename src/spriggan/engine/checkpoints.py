@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from sqlalchemy.engine import Connection
 
+from spriggan import faults
 from spriggan.disk import usage
 from spriggan.engine import numbering, rows, values
 from spriggan.engine.core import Core
-from spriggan.engine.faults import reached
 from spriggan.engine.live import Live
 from spriggan.engine.records import Checkpoint, Intent, SpriteRow
 from spriggan.engine.snapshots import Snapshots
@@ -59,11 +59,11 @@ class Checkpoints:
                 lambda tx: rows.open_intent(tx, "checkpoint", row.id, row.name, details)
             )
             async with core.intents.under_way(live):
-                reached("checkpoint:intent")
+                faults.point("checkpoint:intent")
                 progress(f"Creating a checkpoint of {row.name}")
                 directory = core.host.pool.checkpoint_dir(row.id, checkpoint_id)
                 pause = await self._snapshots.take(row, live, directory, read_only=True)
-                reached("checkpoint:snapshot")
+                faults.point("checkpoint:snapshot")
                 made = Checkpoint(
                     sprite_id=row.id,
                     id=checkpoint_id,
@@ -83,7 +83,7 @@ class Checkpoints:
                     rows.close_intent(tx, intent)
 
                 await core.store.run(work)
-                reached("checkpoint:done")
+                faults.point("checkpoint:done")
         if live.slot is not None:
             progress(f"Writers waited for {pause.freeze_ms + pause.snapshot_ms:.0f} ms")
         return made
@@ -109,9 +109,9 @@ class Checkpoints:
                 lambda tx: rows.open_intent(tx, "delete_checkpoint", row.id, row.name, details)
             )
             async with core.intents.under_way(live):
-                reached("delete_checkpoint:intent")
+                faults.point("delete_checkpoint:intent")
                 await self._finish_delete(intent)
-                reached("delete_checkpoint:done")
+                faults.point("delete_checkpoint:done")
         core.spawn(asyncio.to_thread(core.host.pool.empty_trash))
 
     async def _settle_delete(self, intent: Intent, _live: Live) -> str:
@@ -121,7 +121,7 @@ class Checkpoints:
     async def _finish_delete(self, intent: Intent) -> None:
         pool, checkpoint_id = self._core.host.pool, intent.details["checkpoint"]
         await asyncio.to_thread(pool.retire, pool.checkpoint_dir(intent.sprite_id, checkpoint_id))
-        reached("delete_checkpoint:disk")
+        faults.point("delete_checkpoint:disk")
 
         def work(tx: Connection) -> None:
             rows.delete_checkpoint(tx, intent.sprite_id, checkpoint_id)

@@ -7,9 +7,9 @@ import uuid
 
 from sqlalchemy.engine import Connection
 
+from spriggan import faults
 from spriggan.engine import checkpoints, rows, values
 from spriggan.engine.core import Core
-from spriggan.engine.faults import reached
 from spriggan.engine.limits import CreationRate
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import URL_SETTINGS_DEFAULT, CreateRequest, Intent, Sprite, SpriteRow
@@ -83,10 +83,12 @@ class Creation:
         pool = self._core.host.pool
         intent, live = await self._begin("create", row, {})
         async with live.lock, self._core.intents.under_way(live):
-            reached("create:intent")
+            faults.point("create:intent")
             await asyncio.to_thread(pool.create_disk, row.id, row.config.storage_gb)
-            reached("create:disk")
-            return await self._done(row, live, intent)
+            faults.point("create:disk")
+            sprite = await self._done(row, live, intent)
+            faults.point("create:done")
+            return sprite
 
     async def _fork(self, name: str, new_name: str, checkpoint: str | None) -> Sprite:
         core = self._core
@@ -116,15 +118,17 @@ class Creation:
             intent, live = await self._begin("fork", row, {"source": source.id, "checkpoint": checkpoint})
             # Nobody holds the new sprite's lock and wants the source's, so two locks are safe.
             async with live.lock, core.intents.under_way(live):
-                reached("fork:intent")
+                faults.point("fork:intent")
                 pool = core.host.pool
                 if checkpoint is None:
                     await self._snapshots.take(source, source_live, pool.disk_dir(row.id), read_only=False)
                 else:
                     kept = pool.checkpoint_dir(source.id, checkpoint)
                     await asyncio.to_thread(pool.clone_disk, kept, row.id)
-                reached("fork:disk")
-                return await self._done(row, live, intent)
+                faults.point("fork:disk")
+                sprite = await self._done(row, live, intent)
+                faults.point("fork:done")
+                return sprite
 
     async def _begin(self, kind: str, row: SpriteRow, details: dict[str, str | None]) -> tuple[Intent, Live]:
         """Take the name and write down what is coming, in one transaction."""
@@ -145,7 +149,6 @@ class Creation:
         await self._core.store.run(lambda tx: rows.close_intent(tx, intent))
         live.move(Phase.COLD)
         self._core.changes.ring()
-        reached(f"{intent.kind}:done")
         return self._core.view(row)
 
     async def _settle(self, intent: Intent, live: Live) -> str:

@@ -7,9 +7,9 @@ import shutil
 
 from sqlalchemy.engine import Connection
 
+from spriggan import faults
 from spriggan.engine import rows
 from spriggan.engine.core import Core
-from spriggan.engine.faults import reached
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import Intent
 from spriggan.engine.waking import Waking
@@ -33,7 +33,7 @@ class Destruction:
         async with core.exclusively(name) as (row, live):
             intent = await core.store.run(lambda tx: rows.open_intent(tx, "destroy", row.id, row.name, {}))
             async with core.intents.under_way(live):
-                reached("destroy:intent")
+                faults.point("destroy:intent")
                 await self._finish(intent, live)
         core.spawn(asyncio.to_thread(core.host.pool.empty_trash))
 
@@ -48,11 +48,11 @@ class Destruction:
         if row is not None:
             await self._waking.down(row, live, grace=0)
         live.move(Phase.DESTROYING)
-        reached("destroy:stop")
+        faults.point("destroy:stop")
         await asyncio.to_thread(core.host.pool.retire_sprite, sprite_id)
-        reached("destroy:disk")
+        faults.point("destroy:disk")
         await asyncio.to_thread(shutil.rmtree, core.data / "spool" / sprite_id, ignore_errors=True)
-        reached("destroy:files")
+        faults.point("destroy:files")
 
         def work(tx: Connection) -> None:
             rows.delete_sprite(tx, sprite_id)
@@ -61,4 +61,4 @@ class Destruction:
         await core.store.run(work)
         core.lives.pop(sprite_id, None)
         core.changes.ring()
-        reached("destroy:done")
+        faults.point("destroy:done")

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Collection
 
+from spriggan import faults
 from spriggan.box.box import Box, State
 from spriggan.engine import rows
 from spriggan.engine.core import Core
@@ -40,10 +41,14 @@ class Recovery:
         # A freeze outlives its maker. While a disk is frozen, whoever touches it hangs: us, too.
         for sprite_id in await asyncio.to_thread(pool.thaw_all):
             self._say(f"thawed the disk of {sprite_id}")
+        faults.point("recovery:thawed")
         known = {row.id: row for row in await self._core.store.run(rows.sprites)}
         self._core.lives.update({sprite_id: Live(sprite_id) for sprite_id in known})
         await self._find_boxes(known)
+        faults.point("recovery:found")
         await self._settle()
+        faults.point("recovery:settled")
+        await self._look()
         await self._remove_orphans()
 
     async def _find_boxes(self, known: dict[str, SpriteRow]) -> None:
@@ -97,13 +102,28 @@ class Recovery:
             live = self._core.lives.get(intent.sprite_id) or Live(intent.sprite_id)
             async with live.lock:
                 try:
-                    self.report += await self._core.intents.settle(live)
+                    for line in await self._core.intents.settle(live):
+                        self.report.append(line)
+                        # Whoever asked for it has got no answer.
+                        await self._note(intent.sprite_id, f"the server died; the next one {line}")
                 except (SprigganError, OSError) as error:
                     # One sprite that cannot be put in order must not keep the others down.
                     live.unsettled = True
                     why = f"{intent.kind} of {intent.sprite_name} could not be finished or undone: {error}"
                     self._say(why)
                     await self._note(intent.sprite_id, why)
+
+    async def _look(self) -> None:
+        """A pilot lives on without its container if the server died while it stopped one."""
+
+        async def look(live: Live) -> None:
+            async with self._core.locked(live.sprite_id) as (row, _):
+                await self._waking.look(row, live)
+                if live.phase is Phase.COLD:
+                    self._say(f"{row.name} is cold: its processes had ended")
+
+        running = [live for live in self._core.lives.values() if live.phase is Phase.RUNNING]
+        await asyncio.gather(*(look(live) for live in running if not live.unsettled))
 
     async def _note(self, sprite_id: str, why: str) -> None:
         await self._core.store.run(lambda tx: rows.update_sprite(tx, sprite_id, last_error=why))

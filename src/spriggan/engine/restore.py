@@ -13,11 +13,11 @@ import time
 
 from sqlalchemy.engine import Connection
 
+from spriggan import faults
 from spriggan.disk import usage
 from spriggan.engine import numbering, rows
 from spriggan.engine.checkpoints import Progress, find
 from spriggan.engine.core import Core
-from spriggan.engine.faults import reached
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import Checkpoint, Intent, SpriteRow
 from spriggan.engine.waking import Waking
@@ -58,7 +58,7 @@ class Restore:
                 lambda tx: rows.open_intent(tx, "restore", row.id, row.name, details)
             )
             async with core.intents.under_way(live):
-                reached("restore:intent")
+                faults.point("restore:intent")
                 progress(f"Restoring {checkpoint_id} of {name}")
                 await self._steps(row, live, intent, progress)
         core.spawn(asyncio.to_thread(core.host.pool.empty_trash))
@@ -67,20 +67,21 @@ class Restore:
         core, pool = self._core, self._core.host.pool
         running = intent.details["running"]
         subvolume = await asyncio.to_thread(pool.prepare_swap, row.id, intent.details["checkpoint"])
+        faults.point("restore:cloned")
         intent = await core.intents.note(intent, subvolume=subvolume, stopping=running)
-        reached("restore:prepared")
+        faults.point("restore:prepared")
         if running:
             progress("Stopping what runs")
             if live.phase is Phase.WARM:  # a frozen process cannot end
                 await asyncio.to_thread(self._waking.box(row).thaw, row.id)
             live.move(Phase.RESTORING)
             await self._waking.box(row).stop_inner(row.id, grace=core.options.stop_grace_seconds)
-            reached("restore:stopped")
+            faults.point("restore:stopped")
         kept = pool.checkpoint_dir(row.id, intent.details["automatic"])
         await asyncio.to_thread(pool.snapshot, row.id, kept, None, read_only=True)
-        reached("restore:kept")
+        faults.point("restore:kept")
         await asyncio.to_thread(pool.swap, row.id)
-        reached("restore:swapped")
+        faults.point("restore:swapped")
         if running:
             progress("Starting from the restored disk")
             try:
@@ -90,17 +91,18 @@ class Restore:
                 with contextlib.suppress(SprigganError, OSError):
                     await self._waking.box(row).stop_inner(row.id, grace=0)
                 await asyncio.to_thread(pool.swap, row.id)
+                faults.point("restore:back")
                 raise Broken(
                     f"the restored disk does not start: {error}",
                     hint="the sprite is back on the disk it had; try another checkpoint",
                 ) from error
-        reached("restore:started")
+        faults.point("restore:started")
         await self._finish(intent)
         live.busy_at = time.monotonic()
         if running:
             live.move(Phase.RUNNING)
             await core.update(row.id, status=live.status, last_running_at=rows.now(), last_error=None)
-        reached("restore:done")
+        faults.point("restore:done")
 
     async def _settle(self, intent: Intent, live: Live) -> str:
         """Finish if the restored disk is in place, else undo; either way let the sprite run if it ran."""
@@ -152,6 +154,7 @@ class Restore:
             ),
         )
         await asyncio.to_thread(pool.finish_swap, sprite_id)
+        faults.point("restore:retired")
 
         def work(tx: Connection) -> list[str]:
             rows.insert_checkpoint(tx, kept)
@@ -162,7 +165,9 @@ class Restore:
                 rows.delete_checkpoint(tx, sprite_id, old)
             return surplus
 
-        for old in await core.store.run(work):
+        surplus = await core.store.run(work)
+        faults.point("restore:recorded")
+        for old in surplus:
             # A crash before this leaves a disk that nobody knows, which the next start removes.
             await asyncio.to_thread(pool.retire, pool.checkpoint_dir(sprite_id, old))
 

@@ -11,6 +11,7 @@ import hmac
 import secrets
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.engine import rows
 from spriggan.engine.records import TokenInfo
 from spriggan.engine.store import Store
@@ -75,6 +76,7 @@ class Tokens:
             return False
         text, token = self._new("first")
         durably.write_text(path, text + "\n")
+        faults.point("token:written")
         await self._store.run(lambda tx: rows.insert_token(tx, token, hashed(text)))
         return True
 

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 
+from spriggan import faults
 from spriggan.box.box import Box, State
 from spriggan.disk.repair import Repair
 from spriggan.engine import pilot, rows
@@ -81,6 +82,7 @@ class Waking:
             check_running(self._core.options.max_running, self._running())
         if live.phase is Phase.WARM:
             await asyncio.to_thread(self.box(row).thaw, row.id)
+            faults.point("wake:thawed")
             live.move(Phase.RUNNING)
             row = await self._record(row, live, last_running_at=rows.now())
         elif live.phase is Phase.COLD:
@@ -92,6 +94,7 @@ class Waking:
         """running to warm: the processes stand still, in memory."""
         if live.phase is Phase.RUNNING:
             await asyncio.to_thread(self.box(row).freeze, row.id)
+            faults.point("rest:frozen")
             live.move(Phase.WARM)
             live.warm_at = time.monotonic()
             await self._record(row, live, last_warming_at=rows.now(), last_running_at=rows.now())
@@ -110,6 +113,7 @@ class Waking:
             raise
         live.move(Phase.COLD)
         await self._record(row, live, last_running_at=rows.now())
+        faults.point("stop:done")
 
     async def pause(self, row: SpriteRow, live: Live, because: str) -> None:
         """Hold a sprite that writes while space is short."""
@@ -230,7 +234,9 @@ class Waking:
             await self._record(row, live, last_error=failure.message)
             raise failure from error
         live.move(Phase.RUNNING)
-        return await self._record(row, live, last_running_at=rows.now(), last_error=repaired or lost)
+        row = await self._record(row, live, last_running_at=rows.now(), last_error=repaired or lost)
+        faults.point("wake:done")
+        return row
 
     async def _start_repaired(self, row: SpriteRow, live: Live) -> str | None:
         """Start the sprite, after a repair if its disk does not mount; say what was repaired.
@@ -262,13 +268,18 @@ class Waking:
         async with self._slots:
             used = {other.slot for other in self._core.lives.values() if other.slot is not None}
             live.slot = await asyncio.to_thread(host.claims.take, used)
+        faults.point("wake:slot")
         layers = await asyncio.to_thread(host.images.mount_layers, row.layers)
+        faults.point("wake:layers")
         capability, capability_hash = self._core.capabilities.new(row.id)
         await self._core.update(row.id, capability_hash=capability_hash)
+        faults.point("wake:capability")
         netns, uplink = await asyncio.to_thread(host.uplinks.create, live.slot)
+        faults.point("wake:uplink")
         try:
             spec = self._spec(row, live.slot, [str(layer) for layer in layers], uplink, capability)
             await self.box(row).start(spec, netns)
+            faults.point("wake:box")
         finally:
             os.close(netns)  # from here on the pilot, which lives in it, keeps it
 
@@ -277,10 +288,12 @@ class Waking:
         if frozen and grace > 0:  # a frozen process cannot hear that it should end
             await asyncio.to_thread(box.thaw, row.id)
         await box.stop(row.id, grace=grace)
+        faults.point("stop:box")
         self._core.capabilities.forget(row.id)
         live.paused_because, live.pilot_reasons = "", []
         if live.slot is not None:
             await asyncio.to_thread(host.uplinks.remove, live.slot)
+            faults.point("stop:uplink")
             await asyncio.to_thread(host.claims.release, live.slot)
             live.slot = None
 

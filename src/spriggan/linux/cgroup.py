@@ -7,10 +7,11 @@ limits live in the version 1 hierarchies and the unified one is used for members
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,6 +167,24 @@ class Group:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes {sorted(pids)} in cgroup {self.path} survive SIGKILL")
             time.sleep(0.002)
+
+    def kill_own(self, *, spare: Collection[int]) -> None:
+        """SIGKILL what is in this very group in every hierarchy, but ``spare``, and wait until it is gone.
+
+        A process that was moved to another group in some hierarchies only is not one of them.
+        """
+        deadline = time.monotonic() + KILL_PATIENCE_S
+        while pids := self._own_pids().difference(spare):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes {sorted(pids)} in cgroup {self.path} survive SIGKILL")
+            time.sleep(0.002)
+
+    def _own_pids(self) -> set[int]:
+        each = [_read_pids(directory / "cgroup.procs") for directory in self._directories()]
+        return set.intersection(*each) if each else set()
 
     def _thaw_below(self) -> None:
         if "freezer" in self.host.v1:

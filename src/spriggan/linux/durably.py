@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from spriggan import faults
+
 
 def write_text(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a file so that after a crash there is either all of it or what was before.
@@ -19,6 +21,7 @@ def write_text(path: Path, text: str, mode: int = 0o600) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        faults.point("file:written")
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

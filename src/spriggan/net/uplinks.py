@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.errors import Broken
 from spriggan.linux import namespaces
 from spriggan.linux.netlink import RTN_UNICAST, Address, End, Netlink
@@ -39,6 +40,7 @@ class Uplinks:
         with ExitStack() as undo:
             netns = namespaces.new_network()
             undo.callback(os.close, netns)
+            faults.point("uplink:namespace")
             try:
                 uplink = self._connect(slot, netns)
             except OSError as error:
@@ -69,7 +71,9 @@ class Uplinks:
             netlink.delete_link(name)  # of a sprite whose namespace the kernel is still taking down
             netlink.add_veth(End(name, here.mac), End(INTERFACE, there.mac, netns), mtu)
             try:
+                faults.point("uplink:pair")
                 _set_up(netlink, name, here, there, ipv6=ipv6)
+                faults.point("uplink:host")
                 namespaces.in_network(netns, lambda: _set_up_router(here, there, ipv6=ipv6))
             except BaseException:
                 netlink.delete_link(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from uvicorn.lifespan.off import LifespanOff
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from spriggan import faults
 from spriggan.linux import namespaces, process
 from spriggan.linux.autofs import Automount
 from spriggan.linux.cgroup import Group, hierarchies
@@ -59,13 +61,14 @@ def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
     """Be the pilot of the sprite in ``spec_file``; returns when told to end.
 
     What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``, with
-    ``"disk": true`` if it is that the disk does not mount.
+    ``"disk": true`` if it is that the disk does not mount. A pilot that nobody waits for any more ends:
+    whoever asked for it is dead, and others may start the sprite.
     """
     spec = SpriteSpec.from_json(spec_file.read_text())
     try:
         _leave_the_zygote(spec)
         previous = keeper.find(Path(spec.run_dir))
-        world = _take_over(spec, previous, kit) if previous else _set_up(spec, netns, kit)
+        world = _take_over(spec, previous, kit) if previous else _set_up(spec, netns, report, kit)
     except BaseException as error:
         traceback.print_exc()
         _report(
@@ -93,9 +96,10 @@ def _leave_the_zygote(spec: SpriteSpec) -> None:
         os.dup2(fd, wanted)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     Group(f"{spec.cgroup}/pilot", hierarchies()).add(os.getpid())
+    faults.point("pilot:cgroup")
 
 
-def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
+def _set_up(spec: SpriteSpec, netns: int, report: int, kit: Kit) -> World:
     """Make the sprite's namespaces and start its container."""
     run_dir = Path(spec.run_dir)
     host_network = namespaces.open_namespace("self", "net")
@@ -107,6 +111,7 @@ def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
     with namespaces.user_namespace(spec.first_id, namespaces.CLONE_NEWNET) as pid:
         userns = namespaces.open_namespace(pid, "user")
         inner_network = namespaces.open_namespace(pid, "net")
+    faults.point("pilot:namespaces")
     # The network is needed by the first command, not by the container's start.
     with namespaces.beside(lambda: router.configure(spec.uplink, inner_network)):
         staging = run_dir / STAGING
@@ -120,7 +125,11 @@ def _set_up(spec: SpriteSpec, netns: int, kit: Kit) -> World:
             host_network=host_network,
         )
         keeper.start(run_dir, held)
+        faults.point("pilot:keeper")
         container = Container(spec, kit, staging=staging, userns=userns, netns=inner_network)
+        # From its cgroup this process is found and ended by whoever comes after a dead server; one that
+        # had not got that far must not mount the disk beside its successor.
+        _still_wanted(report)
         container.start()
     return World(spec, held, container, new=True, automount=automount)
 
@@ -139,6 +148,7 @@ def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
         netns=held.inner_network,
     )
     container.adopt()
+    faults.point("pilot:adopted")
     return World(spec, held, container, new=False, automount=container.renew_checkpoints())
 
 
@@ -170,7 +180,10 @@ async def _serve(world: World, report: int) -> None:
         await _listen_on(world.held.server_listener, apps.server),
         await _listen_on(world.held.inner_listener, apps.inner, http=_FewAtATime, head=INNER_HEAD),
     ]
-    _report(report, {"ok": True, "init_pid": world.container.init_pid})
+    faults.point("pilot:ready")
+    if not _report(report, {"ok": True, "init_pid": world.container.init_pid}):
+        raise OSError("the server died while the sprite was starting")
+    faults.point("pilot:reported")
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(world.container.died())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
@@ -216,7 +229,18 @@ async def _listen_on(
     return server
 
 
-def _report(report: int, message: dict[str, object]) -> None:
+def _still_wanted(report: int) -> None:
+    """Raise ``OSError`` if nobody waits for the report any more."""
+    poll = select.poll()
+    poll.register(report, 0)  # a pipe without a reader shows as an error
+    if poll.poll(0):
+        raise OSError("the server died while the sprite was starting")
+
+
+def _report(report: int, message: dict[str, object]) -> bool:
+    """Say how it went; False if nobody waits for the report any more."""
     with suppress(OSError):
         os.write(report, json.dumps(message).encode() + b"\n")
         os.close(report)
+        return True
+    return False

@@ -3,12 +3,14 @@
 ``python -m spriggan.pilot.zygote FD RUNTIME_DIR``, where descriptor FD is a SOCK_SEQPACKET socket. A
 request is the path of a sprite's specification, with two descriptors: the network namespace that
 becomes the pilot's (the uplink is in it), and a pipe on which the pilot reports one line of JSON
-when it is up or why it is not. The reply is the pilot's pid. The zygote ends when the socket's
-other end closes; its pilots go on.
+when it is up or why it is not. The reply is the pilot's pid; a pilot whose pid could not be told ends
+before it has done anything, so that whoever gets no reply may ask another zygote. The zygote ends
+when the socket's other end closes; its pilots go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -16,6 +18,7 @@ import socket
 import sys
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.linux import process
 from spriggan.pilot import main as pilot
 from spriggan.pilot.inner.kit import Kit
@@ -32,21 +35,31 @@ def main() -> None:
     kit = Kit.make(runtime / "pilot")
     gc.collect()
     gc.freeze()  # or the first collection in each pilot would copy all pages
+    faults.point("zygote:loaded")
     connection.send(b"ready")
     while True:
         request, fds, _, _ = socket.recv_fds(connection, 4096, 2)
         if not request:
             return
+        ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
             connection.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            pilot.run(Path(request.decode()), netns=fds[0], report=fds[1], kit=kit)
+            ours.close()
+            if theirs.recv(1):
+                theirs.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                pilot.run(Path(request.decode()), netns=fds[0], report=fds[1], kit=kit)
             os._exit(0)
+        theirs.close()
         for fd in fds:
             os.close(fd)
-        connection.send(str(pid).encode())
+        faults.point("zygote:forked")
+        with ours, contextlib.suppress(OSError):  # one of the two is gone, which the other notices
+            connection.send(str(pid).encode())
+            faults.point("zygote:replied")
+            ours.send(b".")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from spriggan import faults
 from spriggan.box.box import State
-from spriggan.engine import CreateRequest, Engine, checkpoints, creation, destruction, restore, rows
+from spriggan.engine import CreateRequest, Engine, rows
 from spriggan.engine.intents import Intents
 from spriggan.errors import NotFound, Unavailable
 
@@ -46,8 +47,7 @@ def killed_at(point: str) -> Iterator[None]:
         raise Killed(point)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoints, creation, destruction, restore):
-            patch.setattr(module, "reached", reached)
+        patch.setattr(faults, "point", reached)
         patch.setattr(Intents, "settle", settle)
         with pytest.raises(Killed):
             yield

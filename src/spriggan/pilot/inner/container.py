@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from spriggan import faults
 from spriggan.linux import process as processes
 from spriggan.linux.autofs import Automount
 from spriggan.linux.paths import read_in_root
@@ -89,9 +90,11 @@ class Container:
             userns=self._userns,
             identity=Identity(spec.sprite_id, spec.hostname),
         )
+        faults.point("pilot:root")
         try:
             belongings.give(self._staging, spec.first_id, self._group_of_user())
             self._run(assembled)
+            faults.point("pilot:container")
         except BaseException:
             self._delete()
             root.dismantle(self._staging)
@@ -118,7 +121,9 @@ class Container:
         self._delete()
         self._reap_init()
         self.init_pid = 0
+        faults.point("pilot:ended")
         root.dismantle(self._staging)
+        faults.point("pilot:dismantled")
 
     def complete(self, process: Process) -> Process:
         """Fill in the user's own variables, the directory to start in, and the shell there is."""

@@ -15,6 +15,7 @@ import subprocess
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.linux import process as processes
 
 
@@ -44,6 +45,7 @@ def start(run_dir: Path, held: Held) -> int:
         cwd="/",
     )
     child.returncode = 0  # it is meant to outlive this process
+    faults.point("keeper:started")
     record = {"pid": child.pid, "started": processes.start_time(child.pid), "held": asdict(held)}
     (run_dir / "keeper").write_text(json.dumps(record))
     return child.pid

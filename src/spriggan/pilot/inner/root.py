@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.linux import loop, mapped
 from spriggan.linux.mount import (
     MNT_DETACH,
@@ -72,6 +73,7 @@ def assemble(
         disk = staging / DISK
         disk.mkdir(parents=True, exist_ok=True)
         _mount_disk(Path(disk_image), disk)
+        faults.point("pilot:disk")
         lost_host_keys = settle(disk, identity)
         (staging / OWN_DISK).mkdir(exist_ok=True)
         bind(disk, staging / OWN_DISK)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
+from spriggan import faults
 from spriggan.linux import namespaces
 from spriggan.linux.netlink import End, Netlink
 from spriggan.wire.spec import Uplink
@@ -78,6 +79,7 @@ def configure(uplink: Uplink, inner_netns: int) -> None:
     (_SYSCTL / "ipv4/ip_forward").write_text("1")
     if _has_ipv6():
         (_SYSCTL / "ipv6/conf/all/forwarding").write_text("1")
+    faults.point("pilot:router")
 
 
 def attach(uplink: Uplink, inner_netns: int) -> None:

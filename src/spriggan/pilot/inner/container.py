@@ -106,7 +106,7 @@ class Container:
         """Take over the container that an earlier pilot started. Raises ``OSError`` if it is gone."""
         done = self._runtime.run([*self._options("/dev/null"), "state", self._name], capture_output=True)
         state = json.loads(done.stdout) if done.returncode == 0 else {}
-        if state.get("status") != "running":
+        if state.get("status") not in ("running", "paused"):  # paused: the sprite rests
             raise OSError("the container is not running any more")
         self.init_pid = int(state["pid"])
 

@@ -1,4 +1,4 @@
-"""Where a change can be cut in two: what ``SPRIGGAN_FAULT`` takes."""
+"""Where the server can cut a change in two; what else ``SPRIGGAN_FAULT`` takes is in ``tests/crash/test_matrix.py``."""
 
 from __future__ import annotations
 

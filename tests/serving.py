@@ -44,6 +44,15 @@ class Server:
         return (self.data / "token").read_text().strip()
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def instance(self) -> str:
         return str(json.loads((self.data / "instance.json").read_text())["id"])
 
@@ -127,12 +136,12 @@ class Server:
         assert not left, left
 
 
-def until(condition: Callable[[], Any], timeout: float = 30) -> Any:
+def until(condition: Callable[[], Any], timeout: float = 30, *, what: str = "it to happen") -> Any:
     """Wait for something to be true, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
+        time.sleep(0.01)
     return found
 
 

@@ -40,7 +40,7 @@ async def kill(session: Session, number: int, timeout: float) -> AsyncIterator[b
     """Do it, and yield what happens, one JSON object a line.
 
     It is carried through also when nobody listens any more. With a ``timeout`` of 0 the signal is
-    sent and nothing is waited for.
+    sent and nothing is waited for; then there is no exit code to tell, unless the session has one.
     """
     lines: asyncio.Queue[bytes | None] = asyncio.Queue()
     task = asyncio.create_task(_kill(session, number, timeout, lines))
@@ -72,8 +72,10 @@ async def _kill(session: Session, number: int, timeout: float, lines: asyncio.Qu
                 await session.wait(KILL_TIMEOUT_S)
                 say("killed", f"Process {pid} was killed")
         code = session.exit_code
-        if code is None:
-            code = 0 if timeout == 0 else -1
+        if code is None and timeout == 0:
+            say("complete", "The signal is sent; its effect was not waited for")
+            return
+        code = -1 if code is None else code
         say("complete", f"Exit code {code}", exit_code=code)
     finally:
         lines.put_nowait(None)

@@ -137,6 +137,8 @@ async def test_kill_with_no_timeout_only_signals(pilot: Pilot, http: httpx.Clien
     ]
     assert lines[0]["type"] == "signal"
     assert not {"timeout", "killed"} & {line["type"] for line in lines}
+    assert lines[-1]["type"] == "complete"
+    assert lines[-1].get("exit_code") in (None, 6), "of a session that runs on there is no exit code"
     assert await gone(http, id)
 
 

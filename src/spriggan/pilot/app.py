@@ -43,7 +43,7 @@ class Apps:
         netns: int,
         automount: Automount | None = None,
     ) -> None:
-        sessions = Sessions(container, Path(spec.spool_dir))
+        self._sessions = sessions = Sessions(container, Path(spec.spool_dir))
         files = FilesHelper()
         network = Network(netns, container)
         ports = Ports(network)
@@ -80,6 +80,7 @@ class Apps:
 
     async def begin(self) -> None:
         """Take over what an earlier pilot left, and start the services."""
+        self._sessions.begin()
         self._tasks.load()
         self._checkpoints.begin()
         await self._services.begin()

@@ -18,7 +18,7 @@ from spriggan.pilot.ports import Ports
 from spriggan.pilot.process import ExecError
 from spriggan.pilot.relay import Relay
 from spriggan.pilot.request import BadRequest, ExecRequest, error_response, flag, parse
-from spriggan.pilot.sessions import Session, Sessions
+from spriggan.pilot.sessions import KEPT_BYTES, KEPT_SESSIONS, Session, Sessions
 from spriggan.wire.frames import Stream, exit_frame, frame
 from spriggan.wire.spec import SpriteSpec
 
@@ -30,9 +30,14 @@ IDLE_FRAME_S = 20.0  # HTTP clients give up on a body that stands still
 class NoSuchSession(Exception):
     """There is no session of that name, or no longer (404)."""
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, *, ended: bool) -> None:
         self.message = f"no session {session_id[:40]}"
-        self.hint = "list the sessions that run; output of ended ones is kept for an hour"
+        if ended:
+            self.message = f"session {session_id[:40]} has ended, and its output is not kept any more"
+        self.hint = (
+            f"list the sessions that run; of those that ended, the last {KEPT_SESSIONS} are kept for an hour, "
+            f"and of their output the last {KEPT_BYTES >> 20} MiB"
+        )
         super().__init__(self.message)
 
 
@@ -113,7 +118,7 @@ class Exec:
         """A session that runs or ended lately. Raises ``NoSuchSession``."""
         session = self._sessions.get(session_id)
         if session is None:
-            raise NoSuchSession(session_id)
+            raise NoSuchSession(session_id, ended=self._sessions.was(session_id))
         return session
 
     async def start(self, request: ExecRequest) -> Session:

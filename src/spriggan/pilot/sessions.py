@@ -18,6 +18,7 @@ import signal
 import struct
 import termios
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 
@@ -36,6 +37,9 @@ DRAIN_LIMIT_S = 2.0  # and if it goes on putting out
 SPOOL_RETRY_S = 1.0
 KEPT_SECONDS = 3600.0  # how long an ended session can still be read
 KEPT_SESSIONS = 64
+KEPT_BYTES = 256 << 20  # of output of all ended sessions
+REMEMBERED = 1000  # ended sessions of which nothing is kept but that they were
+EXPIRY_CHECK_S = 60.0
 TERMINATE_GRACE_S = 5.0
 RATE_WINDOW_S = 10.0  # what lies longer back counts little for the rate of output
 
@@ -235,8 +239,15 @@ class Sessions:
         self._container = container
         self._directory = directory
         self._sessions: dict[str, Session] = {}
+        self._dropped: deque[str] = deque(maxlen=REMEMBERED)
+        self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._counter = 0
+
+    def begin(self) -> None:
+        """Remove the output that a pilot before this one kept: its sessions are lost."""
+        for path in self._directory.glob("*"):
+            path.unlink(missing_ok=True)
 
     def running(self) -> list[Session]:
         """Sessions whose command has not ended, oldest first."""
@@ -246,12 +257,15 @@ class Sessions:
         """A running session, or one that ended lately."""
         return self._sessions.get(session_id)
 
+    def was(self, session_id: str) -> bool:
+        """Whether there was such a session, of which nothing is kept any more."""
+        return session_id in self._dropped
+
     async def start(
         self, process: Process, *, tty: bool, rows: int, cols: int, linger: float | None
     ) -> Session:
         """Run a command. Raises ``ExecError`` if it cannot be started."""
         process = self._container.complete(process)
-        self._forget_old()
         self._counter += 1
         self._directory.mkdir(parents=True, exist_ok=True)
         spool = Spool(self._directory / f"{os.getpid()}-{self._counter}")
@@ -322,15 +336,27 @@ class Sessions:
                     os.close(fd)  # of a terminal: hangs up what the command left behind
             session.ended, session.ended_at = True, time.monotonic()
             session.notify()
+            self._forget_old()
 
     def _forget_old(self) -> None:
-        ended = [session for session in self._sessions.values() if session.ended and not session.attachments]
-        now = time.monotonic()
-        excess = max(0, len(ended) - KEPT_SESSIONS)
-        for number, session in enumerate(ended):
-            if number < excess or now - session.ended_at > KEPT_SECONDS:
+        """Drop ended sessions that are too old, and the oldest of too many or too large ones."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        now, size, oldest = time.monotonic(), 0, 0.0
+        ended = [session for session in self._sessions.values() if session.ended]
+        for number, session in enumerate(sorted(ended, key=lambda session: -session.ended_at)):
+            size += session.spool.size
+            surplus = number >= KEPT_SESSIONS or size > KEPT_BYTES or now - session.ended_at >= KEPT_SECONDS
+            if surplus and not session.attachments:
                 session.forget()
                 del self._sessions[session.id]
+                self._dropped.append(session.id)
+            else:
+                oldest = session.ended_at
+        if oldest:
+            wait = max(oldest + KEPT_SECONDS - now, EXPIRY_CHECK_S)
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._forget_old)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)

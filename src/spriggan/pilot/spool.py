@@ -45,6 +45,11 @@ class Spool:
         self.start = 0
         self.end = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self.end - self.start
+
     def open(self) -> None:
         """Create the file. Raises ``OSError``."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -66,7 +71,7 @@ class Spool:
         while view:
             view = view[os.pwrite(self._fd, view, self.end + len(record) - len(view)) :]
         self.end += len(record)
-        if self.end - self.start > self._limit:
+        if self.size > self._limit:
             self._drop()
 
     def read(self, offset: int) -> Batch:

@@ -234,8 +234,33 @@ async def test_with_nobody_attached_the_newest_output_is_kept_and_the_loss_said(
     kept = len(done.stdout)
     assert 14 * MEGABYTE < kept <= 17 * MEGABYTE
     assert abs(said["bytes"] + kept - COUNT * MEGABYTE) < MEGABYTE
-    assert sum(path.stat().st_blocks * 512 for path in (pilot.directory / "spool").iterdir()) < 400 * MEGABYTE
+    assert spooled(pilot) < 300 * MEGABYTE
     kill_all(http)
+
+
+async def test_the_output_of_ended_sessions_is_bounded_for_all_of_them(
+    pilot: Pilot, http: httpx.Client
+) -> None:
+    """Each of these keeps some 16 MiB, and 16 of them are as much as is kept."""
+    ids = []
+    for _ in range(19):
+        ids.append(await detached(pilot, f"head -c {20 * MEGABYTE} /dev/zero | tr '\\0' x; echo the end"))
+        assert await gone(http, ids[-1], patience=20)
+    assert spooled(pilot) <= 256 * MEGABYTE
+    with pytest.raises(InvalidStatus) as caught:
+        async with pilot.connect(f"/exec/{ids[0]}"):
+            pass
+    said = json.loads(caught.value.response.body or b"")
+    assert caught.value.response.status_code == 404
+    assert "has ended" in said["message"] and "256 MiB" in said["hint"]
+    for id in ids[-10:]:
+        async with asyncio.timeout(20), pilot.connect(f"/exec/{id}") as socket:
+            assert (await finish(socket)).stdout.endswith(b"the end\n")
+
+
+def spooled(pilot: Pilot) -> int:
+    """Bytes that the output of sessions takes on the host's disk."""
+    return sum(path.stat().st_blocks * 512 for path in (pilot.directory / "spool").iterdir())
 
 
 def plain_client(pilot: Pilot, path: str) -> sockets.socket:

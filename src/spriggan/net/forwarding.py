@@ -34,7 +34,11 @@ def switch_on(runtime: Path) -> None:
     """Forward IPv4 and IPv6. Called with ``locked`` held; what was noted before is kept."""
     wanted = _wanted()
     notes = _notes(runtime)
-    before = {name: _read(name) for name in [*wanted, *_overwritten()] if name not in notes}
+    before = {
+        name: value
+        for name in [*wanted, *_overwritten()]
+        if name not in notes and (value := _read(name)) is not None
+    }
     changed = {name: value for name, value in before.items() if name in wanted and value != wanted[name]}
     if changed:
         # Switching "all" sets every interface; those that differed are noted to be put back.
@@ -43,14 +47,13 @@ def switch_on(runtime: Path) -> None:
         _write_notes(runtime, notes | changed)
     for name, value in wanted.items():
         if _read(name) != value:
-            (SYSCTL / name).write_text(value)
+            _write(name, value)
 
 
 def put_back(runtime: Path) -> None:
     """Undo ``switch_on``. Called with ``locked`` held, when no instance needs it any more."""
     for name, value in _notes(runtime).items():
-        with contextlib.suppress(FileNotFoundError):  # an interface that is gone
-            (SYSCTL / name).write_text(value)
+        _write(name, value)
     _file(runtime).unlink(missing_ok=True)
 
 
@@ -88,8 +91,17 @@ def _interfaces_with_advertised_routes() -> set[str]:
     return {f[9] for f in fields if f[0] == "0" * 32 and f[1] == "00" and int(f[8], 16) & _RTF_ADDRCONF}
 
 
-def _read(name: str) -> str:
-    return (SYSCTL / name).read_text().strip()
+def _read(name: str) -> str | None:
+    """A setting; None if it is that of an interface that has gone meanwhile, as those of sprites do."""
+    try:
+        return (SYSCTL / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _write(name: str, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # an interface that is gone
+        (SYSCTL / name).write_text(value)
 
 
 def _file(runtime: Path) -> Path:

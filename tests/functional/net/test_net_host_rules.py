@@ -7,11 +7,14 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from net_world import FAR4, World, ask, nft, reach
+from pyroute2 import IPRoute
 
 from spriggan.linux import namespaces
 from spriggan.net.host import HostRules
@@ -77,6 +80,28 @@ def test_forwarding_that_was_on_stays_on(world: World) -> None:
     world.on_host(world.rules.install)
     world.on_host(world.rules.remove)
     assert world.on_host(forwarding)[0] == "1"
+
+
+def test_interfaces_that_come_and_go_are_no_obstacle(world: World) -> None:
+    """Those of sprites do, also when a server starts: the kernel is still taking down what a dead one left."""
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        with IPRoute() as ipr:
+            while not over.is_set():
+                for number in range(20):
+                    ipr.link("add", ifname=f"brief{number}", kind="veth", peer=f"other{number}")
+                for number in range(20):
+                    ipr.link("del", index=socket.if_nametoindex(f"brief{number}"))
+
+    with ThreadPoolExecutor(1) as beside:
+        other = beside.submit(world.on_host, come_and_go)
+        try:
+            for _ in range(100):
+                world.on_host(world.rules.install)
+        finally:
+            over.set()
+        other.result()
 
 
 def test_a_host_that_lives_on_router_advertisements_keeps_its_route(world: World) -> None:

@@ -158,12 +158,15 @@ class Bench:
 
         ``patient``: a sprite whose container has just ended may refuse until that is noticed.
         """
-        if patient:
-            until(lambda: self.request("POST", f"/{name}/exec?cmd=true").ok, what=f"{name} to be back")
-        script = f"cat synced loose && {PROBE}" + (f" && {VERIFY}" if whole else "")
-        synced, loose = self.run(name, script).splitlines()
+        synced, loose = self.look(name, "cat synced loose", whole=whole, patient=patient).splitlines()
         assert synced == loose
         return synced
+
+    def look(self, name: str, script: str, *, whole: bool = True, patient: bool = False) -> str:
+        """The output of a script, in a sprite that is as ``read`` says."""
+        if patient:
+            until(lambda: self.request("POST", f"/{name}/exec?cmd=true").ok, what=f"{name} to be back")
+        return self.run(name, f"{script} && {PROBE}" + (f" && {VERIFY}" if whole else ""))
 
     def lives(self, name: str) -> bool:
         """Whether what ``write`` started still runs."""

@@ -19,9 +19,14 @@ def test_processes_network_and_files_go_on(server: serving.Server, sprite: Any) 
     first = serving.pilot(server, sprite.name)
     os.kill(first, signal.SIGKILL)
     assert serving.run(sprite, "cat file; pgrep -fc '[s]leep 5151'") == "kept\n1"
-    assert serving.pilot(server, sprite.name) != first
+    second = serving.pilot(server, sprite.name)
+    assert second != first
     with server.http() as http:
-        assert "pilot" in http.get(f"/v1/sprites/{sprite.name}").json()["last_error"]
+        known = http.get(f"/v1/sprites/{sprite.name}").json()
+    assert "pilot" in known["last_error"]
+    # The output of its sessions is nobody's any more.
+    spools = [path.name for path in (server.data / "spool" / known["id"]).iterdir()]
+    assert spools and all(name.startswith(f"{second}-") for name in spools), spools
     assert serving.run(sprite, "getent hosts deb.debian.org >/dev/null && echo resolved") == "resolved"
     assert (sprite.filesystem("/home/sprite") / "file").read_text() == "kept\n"
     serving.finished(sprite.create_checkpoint("with the new pilot"))

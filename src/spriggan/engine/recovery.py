@@ -56,11 +56,14 @@ class Recovery:
         for box in self._core.host.boxes.values():
             found.update(dict.fromkeys(await asyncio.to_thread(box.list), box))
         for sprite_id, box in found.items():
-            if sprite_id not in known:
-                await box.stop(sprite_id, grace=0)
-                self._say(f"stopped {sprite_id}, which no record knows")
-                continue
-            await self._adopt(known[sprite_id], self._core.lives[sprite_id], box)
+            try:
+                if sprite_id in known:
+                    await self._adopt(known[sprite_id], self._core.lives[sprite_id], box)
+                else:
+                    await box.stop(sprite_id, grace=0)
+                    self._say(f"stopped {sprite_id}, which no record knows")
+            except (SprigganError, OSError) as error:
+                await self._pass_over(sprite_id, error)
         for row in known.values():
             if row.status != "cold" and row.id not in found:
                 why = "all its processes ended while no server was running"
@@ -118,12 +121,21 @@ class Recovery:
 
         async def look(live: Live) -> None:
             async with self._core.locked(live.sprite_id) as (row, _):
-                await self._waking.look(row, live)
+                try:
+                    await self._waking.look(row, live)
+                except (SprigganError, OSError) as error:
+                    await self._pass_over(row.id, error)
                 if live.phase is Phase.COLD:
                     self._say(f"{row.name} is cold: its processes had ended")
 
         running = [live for live in self._core.lives.values() if live.phase is Phase.RUNNING]
         await asyncio.gather(*(look(live) for live in running if not live.unsettled))
+
+    async def _pass_over(self, sprite_id: str, error: Exception) -> None:
+        """One sprite that cannot be put in order must not keep the others down; its next use tries again."""
+        why = f"it could not be put in order after a start of the server: {error}"
+        self._say(f"{sprite_id}: {why}")
+        await self._note(sprite_id, why)
 
     async def _note(self, sprite_id: str, why: str) -> None:
         await self._core.store.run(lambda tx: rows.update_sprite(tx, sprite_id, last_error=why))

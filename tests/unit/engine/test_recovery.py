@@ -14,7 +14,7 @@ from spriggan import faults
 from spriggan.box.box import State
 from spriggan.engine import CreateRequest, Engine, rows
 from spriggan.engine.intents import Intents
-from spriggan.errors import NotFound, Unavailable
+from spriggan.errors import Broken, NotFound, Unavailable
 
 from .test_lifecycle import read, write
 from .world import World
@@ -204,6 +204,37 @@ async def test_one_that_cannot_be_settled_keeps_nobody_down(start: Start, world:
             await engine.checkpoint("dev")
     assert (await engine.checkpoint("dev")).id == "v3"
     assert await read(engine, world, "dev") == "three"
+
+
+@pytest.mark.parametrize("ended", ["the container", "everything"])
+async def test_one_that_cannot_be_taken_away_keeps_nobody_down(
+    start: Start, world: World, ended: str
+) -> None:
+    engine = await start()
+    ids = {}
+    for name in ("stuck", "good"):
+        ids[name] = (await engine.create(CreateRequest(name))).id
+        await write(engine, world, name, name)
+    await engine.close()
+    if ended == "everything":
+        world.box.lose(ids["stuck"])
+
+    stop = world.box.stop
+
+    async def stuck(sprite_id: str, *, grace: float) -> None:
+        if sprite_id == ids["stuck"]:
+            raise Broken("its disk is still in use")
+        await stop(sprite_id, grace=grace)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.box, "stop", stuck)
+        patch.setattr(world.box, "init_lives", ended == "everything")
+        engine = await start()
+        assert "still in use" in ((await engine.get("stuck")).last_error or "")
+        assert any("still in use" in line for line in engine.recovery_report)
+        assert (await engine.get("good")).status == ("running" if ended == "everything" else "cold")
+    assert await read(engine, world, "good") == "good"
+    assert await read(engine, world, "stuck") == "stuck"
 
 
 async def test_a_failed_step_is_settled_at_once(start: Start, world: World) -> None:

@@ -11,7 +11,8 @@ from spriggan.engine.records import SpriteConfig
 from spriggan.errors import InvalidValue
 from spriggan.wire.text import is_text
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(NAME)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL_SETTINGS = {"auth": ("sprite", "public"), "private_access": ("org_users", "admins")}
 _CONFIG_KEYS = ("ram_mb", "cpus", "storage_gb", "pids", "region")

@@ -105,7 +105,8 @@ class Exec:
         try:
             session = self.find(request.path_params["id"])
             if session.exit_code is not None:
-                return error_response(410, f"session {session.id} has ended with {session.exit_code}")
+                words = f"session {session.id} has ended with {session.exit_code}"
+                return error_response(410, words, "there is nothing left to end")
             number, timeout = await killing.parameters(request)
         except NoSuchSession as error:
             return error_response(404, error.message, error.hint)

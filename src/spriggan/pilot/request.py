@@ -23,6 +23,17 @@ MAX_ARGUMENTS = 4096
 MAX_BYTES = 128 * 1024  # of the whole command line and environment, as Linux takes at least
 MAX_JSON_BODY = 64 * 1024
 NON_TTY_LINGER_S = 10.0
+# What programs tell errors by; the server names its own in the same way.
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    410: "gone",
+    413: "too_large",
+    503: "unavailable",
+    507: "no_space",
+}
 
 
 class BadRequest(Exception):
@@ -79,7 +90,7 @@ def error_response(
     status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error as every part of the API words it."""
-    body = {"error": message, "message": message, "hint": hint}
+    body = {"error": message, "code": _CODES.get(status, "broken"), "message": message, "hint": hint}
     return JSONResponse(body, status_code=status, headers=headers)
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
+from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +27,8 @@ from spriggan.server.errors import (
     internal_error,
 )
 from spriggan.server.routing import MAX_BODY
-from spriggan.server.sprites import checkpoints, pilot, policies, services, sprites
+from spriggan.server.sprites import checkpoints, pilot, pilot_models, policies, services, sprites
+from spriggan.server.sprites.models import ChangeReply, Event
 
 DESCRIPTION = """\
 Persistent Linux computers on your own machines. The paths under `/v1/sprites` are those of the
@@ -35,6 +37,8 @@ Sprites API, so that its official clients work unchanged; what is ours is marked
 Every error is JSON with `error` (text), `code` (stable), `message` and `hint`. Streams are NDJSON:
 one JSON object a line, the last one of type `complete` or `error`.
 """
+
+REF = "#/components/schemas/{model}"
 
 
 def create_app(engine: Engine) -> ASGIApp:
@@ -98,7 +102,9 @@ class Outermost:
 
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's description without the errors of its own, which ours take the place of."""
+        """FastAPI's description without the errors of its own, which ours take the place of, and with the
+        models that it does not see: those of streams and of what a pilot answers.
+        """
         if self.openapi_schema is None:
             described = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
@@ -108,8 +114,16 @@ class _Api(FastAPI):
                     answer = operation["responses"].get("422", {})
                     if "HTTPValidationError" in str(answer):
                         del operation["responses"]["422"]
+            schemas = described["components"]["schemas"]
             for name in ("HTTPValidationError", "ValidationError"):
-                described["components"]["schemas"].pop(name, None)
+                schemas.pop(name, None)
+            _, streamed = models_json_schema(
+                [(model, "serialization") for model in (Event, ChangeReply)], ref_template=REF
+            )
+            _, sent = models_json_schema(
+                [(model, "validation") for model in pilot_models.ALL], ref_template=REF
+            )
+            schemas.update(streamed["$defs"] | sent["$defs"])
             self.openapi_schema = described
         return self.openapi_schema
 
@@ -122,7 +136,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     wrong = [_sentence(found) for found in error.errors()]
-    hint = ""
+    hint = "/openapi.json describes what is taken here"
     if any(found["type"] == "json_invalid" for found in error.errors()):
         hint = "the body must be one JSON object"
     elif any(found["loc"] == ("body",) for found in error.errors()):

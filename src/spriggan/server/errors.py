@@ -90,6 +90,11 @@ class ErrorReply(BaseModel):
     errors: list[str] | None = Field(
         default=None, description="Each thing that is wrong with the request, if there are several."
     )
+    path: str | None = Field(default=None, description="The file that it is about, if it is about one.")
+    limit: int | None = Field(default=None, description="With 429: how many are allowed.")
+    current_count: int | None = Field(default=None, description="With 429: how many there are.")
+    window_seconds: int | None = Field(default=None, description="With 429 for a rate: in this time.")
+    retry_after_seconds: int | None = Field(default=None, description="With 429 for a rate: try again then.")
 
 
 def status_of(error: errors.SprigganError) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import h11
 from starlette.types import Message, Receive, Scope, Send
 
-from spriggan.errors import Broken
+from spriggan.errors import Broken, InvalidRequest
 from spriggan.server.link import Link
 
 # A pilot's frames are far smaller. What is longer cannot be a frame, and goes on in pieces.
@@ -108,7 +108,10 @@ async def _upload(
     if b"host" not in names:
         headers.append((b"host", b"sprite"))
     headers.append((b"connection", b"close"))
-    request = h11.Request(method=scope["method"].encode(), target=target, headers=headers)
+    try:
+        request = h11.Request(method=scope["method"].encode(), target=target, headers=headers)
+    except h11.LocalProtocolError as error:
+        raise InvalidRequest(f"the headers contradict HTTP ({error})", hint="send each only once") from error
     await _write(connection, link, request)
     more = True
     while more:

@@ -148,6 +148,12 @@ class Tunnel(asyncio.StreamReaderProtocol):
             raise InvalidRequest(f"this is not a WebSocket request ({error})") from error
         if not isinstance(event, h11.Request) or event.method != b"GET":
             raise InvalidRequest("a WebSocket is opened with GET", hint="use a WebSocket client")
+        if any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in event.headers
+        ):
+            # It would be taken for the first frames.
+            raise InvalidRequest("a WebSocket is opened without a body", hint="use a WebSocket client")
         return event
 
 
@@ -173,11 +179,6 @@ def _endpoint(path: bytes) -> tuple[str, bytes]:
         )
     name = unquote_to_bytes(match["name"]).decode(errors="replace")
     return name, b"".join(b"/" + quote(part, safe="").encode() for part in parts)
-
-
-def _kind(pilot_path: bytes) -> str:
-    """The word that says what a connection is for."""
-    return pilot_path.split(b"/")[1].decode()
 
 
 def _upgrade_headers(head: h11.Request) -> list[tuple[bytes, bytes]]:

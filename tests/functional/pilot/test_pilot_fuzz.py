@@ -115,7 +115,7 @@ def _counts(pilot: Pilot, http: httpx.Client) -> tuple[int, int, int, int]:
 def acceptable(answer: httpx.Response) -> None:
     """A refusal is the client's fault and says so; it is never a failure of ours."""
     assert answer.status_code < 500 or answer.status_code == 507, (answer.request.url, answer.text)
-    if answer.status_code >= 400 and answer.status_code not in (416, 405) and answer.request.method != "HEAD":
+    if answer.status_code >= 400 and answer.status_code != 405 and answer.request.method != "HEAD":
         assert answer.json()["error"], answer.text
 
 

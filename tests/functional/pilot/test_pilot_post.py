@@ -49,7 +49,7 @@ async def test_a_command_that_cannot_be_started(pilot: Pilot) -> None:
 def test_bad_parameters_are_refused(http: httpx.Client) -> None:
     answer = http.post(query("true", rows="x"))
     assert answer.status_code == 400
-    assert set(answer.json()) == {"error", "message", "hint"}
+    assert set(answer.json()) == {"error", "code", "message", "hint"}
 
 
 async def test_a_client_that_leaves_ends_the_command_in_time(pilot: Pilot, http: httpx.Client) -> None:

@@ -222,6 +222,15 @@ def test_a_response_that_breaks_off_is_seen_to(server: Running, sprite: str, lis
         assert b"0\r\n\r\n" not in received
 
 
+def test_headers_that_contradict_each_other_are_refused(server: Running, sprite: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec", "Host: another"))
+        received = b""
+        while not received.endswith(b"}"):
+            received += connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 400 ") and b"Host" in received, received
+
+
 def test_what_is_not_http_is_refused_in_json(server: Running) -> None:
     with server.connect() as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")

@@ -200,6 +200,17 @@ def test_bad_upgrade_requests(server: Running, sprite: str) -> None:
             assert b'"hint"' in received
 
 
+@pytest.mark.parametrize("line", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+def test_a_body_is_not_taken_for_frames(server: Running, sprite: str, line: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE, line))
+        received = connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 400 ") and b"without a body" in received, received
+    with server.connect() as connection:
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE, "Content-Length: 0"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
 def test_no_second_request_after_a_refusal(server: Running, sprite: str) -> None:
     """It would reach the pilot without any check."""
     smuggled = "GET /pilot/status HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -23,6 +23,19 @@ TIDY_S = 3.0
 # A file system that takes nothing for so long hangs. While it does, nobody sees that the client is gone.
 STALL_S = 120.0
 
+# Where there is one way out.
+_HINTS = {
+    "ENOENT": "list the directory above to see what is there",
+    "EACCES": "as root it may go: asRoot=true",
+    "EPERM": "as root it may go: asRoot=true",
+    "ENOTEMPTY": "to delete what is in it, too: recursive=true",
+    "EISDIR": "a directory takes recursive=true, where that makes sense, or is listed",
+    "ENOTDIR": "a part of the path that is not the last one is a file",
+    "ENAMETOOLONG": "each part of a path has at most 255 bytes",
+    "ELOOP": "the path leads through links in a circle",
+    "ENOSPC": "free some space on the sprite's disk",
+}
+
 
 class FileError(Exception):
     """An operation failed inside the sprite. ``code`` is a name from errno.h."""
@@ -35,7 +48,14 @@ class FileError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error as clients read it."""
-        return {"error": self.message.lower(), "code": self.code, "path": self.path}
+        words = self.message.lower()
+        return {
+            "error": words,
+            "code": self.code,
+            "message": words,
+            "hint": _HINTS.get(self.code, ""),
+            "path": self.path,
+        }
 
 
 class NotRunning(Exception):

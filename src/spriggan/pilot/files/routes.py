@@ -200,7 +200,10 @@ def _json(reply: dict[str, Any]) -> Response:
 
 def _file_error(error: FileError) -> Response:
     if error.code == "ERANGE":
-        return Response(status_code=416, headers={"content-range": f"bytes */{error.message}"})
+        size = error.message
+        said = f"the file has {size} bytes only"
+        body = {**error.body(), "error": said, "message": said, "hint": "ask for a part of those"}
+        return JSONResponse(body, 416, headers={"content-range": f"bytes */{size}"})
     return Response(
         json.dumps(error.body()), _STATUS.get(error.code, _OTHER_STATUS), media_type="application/json"
     )

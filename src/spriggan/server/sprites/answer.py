@@ -1,49 +1,12 @@
-"""Responses that a sprite's pilot gives, and their descriptions."""
+"""Responses that a sprite's pilot gives."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from spriggan.engine import Engine
-from spriggan.server.errors import failures
 from spriggan.server.forward import forward
-
-BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-OBJECT: dict[str, Any] = {"schema": {"type": "object"}}
-
-
-def parameters(**described: str) -> dict[str, Any]:
-    """Query parameters for the description; the pilot is who reads them."""
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "description": text,
-                "schema": {"type": "string"},
-            }
-            for name, text in described.items()
-        ]
-    }
-
-
-def body(**described: str) -> dict[str, Any]:
-    """The fields of a JSON body for the description; the pilot is who reads them."""
-    fields = {name: {"description": text} for name, text in described.items()}
-    return {
-        "requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": fields}}}}
-    }
-
-
-def answers(description: str, media_type: str, content: dict[str, Any], *errors: int) -> dict[int | str, Any]:
-    return {
-        200: {"description": description, "content": {media_type: content}},
-        **failures(404, 503, *errors),
-    }
 
 
 class Answer(Response):

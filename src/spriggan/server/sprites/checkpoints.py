@@ -15,6 +15,7 @@ from spriggan.server.errors import failures, internal_error
 from spriggan.server.progress import Done, follow
 from spriggan.server.routing import EngineOf, SpriteName
 from spriggan.server.routing import router as bounded_router
+from spriggan.server.sprites.described import NDJSON, of
 from spriggan.server.sprites.models import (
     CheckpointBody,
     CheckpointReply,
@@ -40,9 +41,8 @@ CheckpointId = Annotated[str, Path(description="The checkpoint's id.", examples=
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": Event,
         "description": "One object a line. A failure after the start is a line of type `error`.",
-        "content": {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/Event"}}},
+        "content": {NDJSON: {"schema": of(Event)}},
     }
 }
 
@@ -50,7 +50,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/checkpoint",
     response_class=StreamingResponse,
-    responses=STREAM | failures(400, 404, 413, 422, 503, 507),
+    responses=STREAM | failures(400, 404, 413, 422, 500, 503, 507),
     summary="Make a checkpoint",
 )
 async def create(engine: EngineOf, name: SpriteName, body: CheckpointBody | None = None) -> StreamingResponse:
@@ -70,7 +70,7 @@ async def create(engine: EngineOf, name: SpriteName, body: CheckpointBody | None
     return await _stream(work, last_words, "Failed to create checkpoint")
 
 
-@router.get("/checkpoints", responses=failures(404), summary="List checkpoints")
+@router.get("/checkpoints", responses=failures(400, 404), summary="List checkpoints")
 async def list_(
     engine: EngineOf,
     name: SpriteName,
@@ -117,7 +117,7 @@ async def delete(engine: EngineOf, name: SpriteName, id: CheckpointId) -> None:
 @router.post(
     "/checkpoints/{id}/restore",
     response_class=StreamingResponse,
-    responses=STREAM | failures(404, 503, 507),
+    responses=STREAM | failures(404, 500, 503, 507),
     summary="Restore a checkpoint",
 )
 async def restore(engine: EngineOf, name: SpriteName, id: CheckpointId) -> StreamingResponse:
@@ -187,4 +187,4 @@ async def _stream(
         elif isinstance(item, SprigganError):
             yield event("error", error=f"{failed}: {item.message}", code=item.code, hint=item.hint or None)
 
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return StreamingResponse(lines(), media_type=NDJSON)

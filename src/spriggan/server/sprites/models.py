@@ -9,6 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from spriggan.engine import Checkpoint, Sprite
+from spriggan.engine.values import NAME
+
+# What the engine checks is only described here, so that its words reach the client.
+_NAMED: dict[str, Any] = {"pattern": f"^{NAME}$"}
+
+
+def _one_of(*words: str) -> dict[str, Any]:
+    return {"enum": [*words, None]}
 
 
 class _Body(BaseModel):
@@ -17,8 +25,14 @@ class _Body(BaseModel):
 
 
 class UrlSettings(_Body):
-    auth: str | None = Field(default=None, description="`sprite` or `public`.")
-    private_access: str | None = Field(default=None, description="`org_users` or `admins`.")
+    auth: str | None = Field(
+        default=None, description="`sprite` or `public`.", json_schema_extra=_one_of("sprite", "public")
+    )
+    private_access: str | None = Field(
+        default=None,
+        description="`org_users` or `admins`.",
+        json_schema_extra=_one_of("org_users", "admins"),
+    )
 
     def given(self) -> dict[str, str]:
         """Only what the client has set."""
@@ -34,7 +48,11 @@ class ConfigBody(_Body):
 
 
 class CreateBody(_Body):
-    name: str = Field(description="1 to 63 lower-case letters, digits and hyphens.", examples=["dev"])
+    name: str = Field(
+        description="1 to 63 lower-case letters, digits and hyphens.",
+        examples=["dev"],
+        json_schema_extra=_NAMED,
+    )
     image: str | None = Field(default=None, description="An image of `GET /v1/images` (extension).")
     box: str | None = Field(default=None, description="The kind of box, `container` (extension).")
     config: ConfigBody | None = Field(default=None, description="Limits; this server has maxima.")
@@ -54,7 +72,9 @@ class UpdateBody(_Body):
 
 
 class ForkBody(_Body):
-    name: str = Field(description="The name of the new sprite.", examples=["experiment"])
+    name: str = Field(
+        description="The name of the new sprite.", examples=["experiment"], json_schema_extra=_NAMED
+    )
     checkpoint: str | None = Field(
         default=None, description="Start from this checkpoint, not from the live disk.", examples=["v1"]
     )

@@ -9,9 +9,26 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from spriggan.server.routing import EngineOf, SpriteName
-from spriggan.server.sprites.answer import BYTES, OBJECT, Answer, answers, body, parameters
+from spriggan.server.sprites import pilot_models as models
+from spriggan.server.sprites.answer import Answer
+from spriggan.server.sprites.described import (
+    BYTES,
+    DURATION,
+    FLAG,
+    MODE,
+    NDJSON,
+    OCTETS,
+    PATH,
+    SIZE,
+    WORDS,
+    answers,
+    body,
+    parameter,
+    query,
+    raw_body,
+)
 
-router = APIRouter(prefix="/v1/sprites/{name}", tags=["commands and files"])
+router = APIRouter(prefix="/v1/sprites/{name}", tags=["commands and files"], default_response_class=Response)
 
 # Between two frames of POST /exec. The official JavaScript client takes what it reads at once for
 # one frame (500 commands of 3 frames: 4 misread with 1 ms, 1 with 2 ms, none with 5 ms or 10 ms).
@@ -20,33 +37,43 @@ FRAME_GAP = 0.01
 SessionId = Annotated[str, Path(description="The session's id.", examples=["1847"])]
 
 
-_COMMAND = {
-    "cmd": "Repeated: the whole argument vector.",
-    "path": "The program to run; `cmd[0]` if not given.",
-    "env": "Repeated: `KEY=VALUE`.",
-    "dir": "Working directory; the home directory if not given.",
-    "stdin": "`true` to read the body, or input frames.",
-}
-_FILE = {"path": "The file.", "workingDir": "What a relative path starts from; `/` if not given."}
+_COMMAND = (
+    parameter("cmd", "Repeated: the whole argument vector.", WORDS),
+    parameter("path", "The program to run; `cmd[0]` if not given."),
+    parameter("env", "Repeated: `KEY=VALUE`.", WORDS),
+    parameter("dir", "Working directory, absolute; the home directory if not given."),
+    parameter("stdin", "To read the body, or input frames.", FLAG),
+)
+_FILE = (
+    parameter("path", "The file.", PATH, required=True),
+    parameter("workingDir", "What a relative path starts from; `/` if not given."),
+    parameter("asRoot", "As root, not as the sprite's user.", FLAG),
+)
+# What can be said of a path: nothing there, no right to, in the way.
+_REFUSED = (400, 403, 404, 409)
 
 
 @router.get(
     "/exec",
     responses=answers(
-        "The sessions; or, upgraded to a WebSocket, a new one (101).", "application/json", OBJECT
+        "The sessions; or, upgraded to a WebSocket, a new one (101).", models.SessionsReply, 400
     ),
-    openapi_extra=parameters(
-        **_COMMAND,
-        tty="`true` for a terminal.",
-        rows="Its height.",
-        cols="Its width.",
-        id="WebSocket only: attach to this session.",
-        max_run_after_disconnect="WebSocket only: how long to run on without a client; `0`: for ever.",
+    openapi_extra=query(
+        *_COMMAND,
+        parameter("tty", "WebSocket only: a terminal.", FLAG),
+        parameter("rows", "WebSocket only: its height.", SIZE),
+        parameter("cols", "WebSocket only: its width.", SIZE),
+        parameter("id", "WebSocket only: attach to this session."),
+        parameter(
+            "max_run_after_disconnect",
+            "WebSocket only: how long to run on without a client; `0`: for ever.",
+            DURATION,
+        ),
     ),
     summary="List sessions, or open a WebSocket to run a command",
 )
 async def sessions(engine: EngineOf, name: SpriteName) -> Response:
-    """Without an upgrade: the sessions that run, as `{"count", "sessions"}`.
+    """Without an upgrade: the sessions that run.
 
     As a WebSocket this runs a command, and `GET …/exec/{id}` attaches to a session.
     """
@@ -57,14 +84,11 @@ async def sessions(engine: EngineOf, name: SpriteName) -> Response:
     "/exec",
     responses=answers(
         "Each HTTP chunk is one frame: a byte 1 (stdout), 2 (stderr) or 3 (exit code, last), then its bytes.",
-        "application/octet-stream",
         BYTES,
         400,
+        media_type=OCTETS,
     ),
-    openapi_extra={
-        **parameters(**_COMMAND),
-        "requestBody": {"content": {"application/octet-stream": BYTES}},
-    },
+    openapi_extra={**query(*_COMMAND), **raw_body()},
     summary="Run a command",
 )
 async def run(engine: EngineOf, name: SpriteName) -> Response:
@@ -74,21 +98,28 @@ async def run(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.post(
     "/exec/{id}/kill",
-    responses=answers("What happens, one object a line.", "application/x-ndjson", OBJECT, 400, 410),
-    openapi_extra=parameters(signal="`SIGTERM` if not given.", timeout="Then `SIGKILL`; `10s` if not given."),
+    responses=answers("What happens.", models.KillEvent, 400, 410, media_type=NDJSON),
+    openapi_extra={
+        **query(
+            parameter("signal", "`SIGTERM` if not given."),
+            parameter("timeout", "Then `SIGKILL`; `10s` if not given.", DURATION),
+        ),
+        **body(models.KillBody, required=False),
+    },
     summary="End a session",
 )
 async def kill(engine: EngineOf, name: SpriteName, id: SessionId) -> Response:
-    """Signal a session's processes. A JSON body `{"signal", "timeout"}` does, too."""
+    """Signal a session's processes, as the query or the body says."""
     return Answer(engine, name, f"/exec/{quote(id, safe='')}/kill")
 
 
 @router.get(
     "/fs/read",
-    responses=answers(
-        "The file's bytes, or with `Range` some of them (206).", "application/octet-stream", BYTES, 400
-    ),
-    openapi_extra=parameters(**_FILE),
+    responses={
+        **answers("The file's bytes.", BYTES, *_REFUSED, 416, media_type=OCTETS),
+        206: {"description": "With `Range`: some of them.", "content": {OCTETS: {"schema": BYTES}}},
+    },
+    openapi_extra=query(*_FILE),
     summary="Read a file",
 )
 async def read(engine: EngineOf, name: SpriteName) -> Response:
@@ -98,12 +129,14 @@ async def read(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.put(
     "/fs/write",
-    responses=answers("The file, as `{path, size, mode}`.", "application/json", OBJECT, 400, 507),
+    responses=answers("The file.", models.WriteReply, *_REFUSED),
     openapi_extra={
-        **parameters(
-            **_FILE, mode="In octal, `0644` if not given.", mkdirParents="`true` to make directories."
+        **query(
+            *_FILE,
+            parameter("mode", "In octal, `0644` if not given.", MODE),
+            parameter("mkdirParents", "Make directories that are not there; so it is if not given.", FLAG),
         ),
-        "requestBody": {"content": {"application/octet-stream": BYTES}},
+        **raw_body(),
     },
     summary="Write a file",
 )
@@ -115,8 +148,12 @@ async def write(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.get(
     "/fs/list",
-    responses=answers("The entries, as `{path, entries, count}`.", "application/json", OBJECT, 400),
-    openapi_extra=parameters(**_FILE, recursive="`true` for all below.", pattern="Only names that match."),
+    responses=answers("The entries.", models.ListReply, *_REFUSED),
+    openapi_extra=query(
+        *_FILE,
+        parameter("recursive", "All below.", FLAG),
+        parameter("pattern", "Only names that match.", {"type": "string", "maxLength": 1024}),
+    ),
     summary="List a directory",
 )
 async def list_(engine: EngineOf, name: SpriteName) -> Response:
@@ -126,30 +163,26 @@ async def list_(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.delete(
     "/fs/delete",
-    responses=answers("What was deleted, as `{deleted, count}`.", "application/json", OBJECT, 400),
-    openapi_extra=parameters(
-        **_FILE, recursive="`true` for a directory with all in it.", asRoot="`true`: as root."
-    ),
+    responses=answers("What was deleted.", models.DeleteReply, *_REFUSED),
+    openapi_extra={
+        **query(
+            parameter("path", "The file or directory.", PATH),
+            *_FILE[1:],
+            parameter("recursive", "A directory with all in it.", FLAG),
+        ),
+        **body(models.DeleteBody, required=False),
+    },
     summary="Delete a file or directory",
 )
 async def delete(engine: EngineOf, name: SpriteName) -> Response:
-    """The parameters may be in a JSON body instead."""
+    """The parameters are in the query, or in the body."""
     return Answer(engine, name, "/fs/delete")
-
-
-_MOVE = {
-    "source": "The file or directory.",
-    "dest": "Its new name.",
-    "workingDir": "What relative paths start from.",
-}
-_RIGHTS = {"path": "The file or directory.", "workingDir": "What a relative path starts from."}
-_TREE = {"recursive": "`true` for all in it.", "asRoot": "`true`: as root."}
 
 
 @router.post(
     "/fs/rename",
-    responses=answers("The names, as `{source, dest}`.", "application/json", OBJECT, 400, 403, 409),
-    openapi_extra=body(**_MOVE, asRoot="`true`: as root."),
+    responses=answers("The names.", models.RenameReply, *_REFUSED),
+    openapi_extra=body(models.RenameBody),
     summary="Rename a file or directory",
 )
 async def rename(engine: EngineOf, name: SpriteName) -> Response:
@@ -159,10 +192,8 @@ async def rename(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.post(
     "/fs/copy",
-    responses=answers(
-        "What was copied, as `{copied, count, totalBytes}`.", "application/json", OBJECT, 400, 403, 507
-    ),
-    openapi_extra=body(**_MOVE, **_TREE, preserveAttrs="`true`: with times, owner and attributes."),
+    responses=answers("What was copied.", models.CopyReply, *_REFUSED),
+    openapi_extra=body(models.CopyBody),
     summary="Copy a file or directory",
 )
 async def copy(engine: EngineOf, name: SpriteName) -> Response:
@@ -173,8 +204,8 @@ async def copy(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.post(
     "/fs/chmod",
-    responses=answers("What was changed, as `{affected, count}`.", "application/json", OBJECT, 400, 403),
-    openapi_extra=body(**_RIGHTS, **_TREE, mode="In octal, such as `0755`."),
+    responses=answers("What was changed.", models.ChmodReply, *_REFUSED),
+    openapi_extra=body(models.ChmodBody),
     summary="Change a mode",
 )
 async def chmod(engine: EngineOf, name: SpriteName) -> Response:
@@ -184,10 +215,8 @@ async def chmod(engine: EngineOf, name: SpriteName) -> Response:
 
 @router.post(
     "/fs/chown",
-    responses=answers("What was changed, as `{affected, count}`.", "application/json", OBJECT, 400, 403),
-    openapi_extra=body(
-        **_RIGHTS, **_TREE, uid="A number or a user's name.", gid="A number or a group's name."
-    ),
+    responses=answers("What was changed.", models.ChownReply, *_REFUSED),
+    openapi_extra=body(models.ChownBody),
     summary="Change an owner",
 )
 async def chown(engine: EngineOf, name: SpriteName) -> Response:

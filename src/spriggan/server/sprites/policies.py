@@ -9,8 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from spriggan.server.errors import failures
 from spriggan.server.routing import EngineOf, SpriteName
 from spriggan.server.routing import router as bounded_router
+from spriggan.wire.policy import ACTIONS, DEVICES, MAX_RULES, PROFILES
 
 router = bounded_router(prefix="/v1/sprites/{name}/policy", tag="policies")
+
+# The engine checks policies; this describes them.
+_RULE: dict[str, Any] = {
+    "type": "object",
+    "required": ["domain", "action"],
+    "properties": {"domain": {"type": "string"}, "action": {"enum": list(ACTIONS)}},
+    "additionalProperties": False,
+}
+_INCLUDE: dict[str, Any] = {
+    "type": "object",
+    "required": ["include"],
+    "properties": {"include": {"const": "defaults"}},
+    "additionalProperties": False,
+}
 
 
 class NetworkBody(BaseModel):
@@ -19,6 +34,7 @@ class NetworkBody(BaseModel):
     rules: list[dict[str, Any]] = Field(
         description="Each `{domain, action}` or `{include: defaults}`; none: everything is allowed.",
         examples=[[{"domain": "*.example.org", "action": "allow"}]],
+        json_schema_extra={"items": {"anyOf": [_RULE, _INCLUDE]}, "maxItems": MAX_RULES},
     )
 
 
@@ -27,8 +43,16 @@ class PrivilegesBody(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    profile: str = Field(default="", description="`minimal`, `standard`, `privileged`, or empty: all.")
-    devices: list[str] = Field(default=[], description="Let in although the profile has none.")
+    profile: str = Field(
+        default="",
+        description="`minimal`, `standard`, `privileged`, or empty: all.",
+        json_schema_extra={"enum": list(PROFILES)},
+    )
+    devices: list[str] = Field(
+        default=[],
+        description="Let in although the profile has none.",
+        json_schema_extra={"items": {"enum": list(DEVICES)}},
+    )
     noNewPrivileges: bool = Field(default=False, description="Commands cannot gain any, as by sudo.")
 
 

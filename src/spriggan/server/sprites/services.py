@@ -10,43 +10,21 @@ from starlette.responses import Response
 
 from spriggan.server.errors import failures
 from spriggan.server.routing import EngineOf, SpriteName
-from spriggan.server.sprites.answer import OBJECT, Answer, answers, parameters
+from spriggan.server.sprites import pilot_models as models
+from spriggan.server.sprites.answer import Answer
+from spriggan.server.sprites.described import DURATION, NDJSON, WAKING, answers, body, of, parameter, query
 
-router = APIRouter(prefix="/v1/sprites/{name}/services", tags=["services"])
+router = APIRouter(prefix="/v1/sprites/{name}/services", tags=["services"], default_response_class=Response)
 
 ServiceName = Annotated[str, Path(description="The service's name.", examples=["web"])]
 
-_WATCH = parameters(duration="How long to tell what happens; `5s` if not given.")
-_TIMEOUT = parameters(timeout="How long it has to end before it is killed; `10s` if not given.")
-_STRINGS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-_DEFINITION: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "required": ["cmd"],
-        "properties": {
-            "cmd": {"type": "string", "description": "The program, without its arguments."},
-            "args": _STRINGS,
-            "env": {"type": "object", "additionalProperties": {"type": "string"}},
-            "dir": {"type": "string", "description": "Working directory; the home directory if not given."},
-            "needs": {**_STRINGS, "description": "Services that start before this one."},
-            "http_port": {"type": ["integer", "null"], "description": "For one service of a sprite at most."},
-        },
-        "example": {"cmd": "python3", "args": ["-m", "http.server", "8000"], "http_port": 8000},
-    }
-}
-_SIGNAL: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "required": ["name", "signal"],
-        "properties": {"name": {"type": "string"}, "signal": {"type": "string"}},
-        "example": {"name": "web", "signal": "HUP"},
-    }
-}
+_WATCH = parameter("duration", "How long to tell what happens; `5s` if not given.", DURATION)
+_TIMEOUT = parameter("timeout", "How long it has to end before it is killed; `10s` if not given.", DURATION)
 
 
 def _stream(*errors: int) -> dict[int | str, Any]:
     words = "What happens, one object a line; the last one has the type `complete`."
-    return answers(words, "application/x-ndjson", OBJECT, *errors)
+    return answers(words, models.ServiceEvent, *errors, media_type=NDJSON)
 
 
 def _path(service: str, rest: str = "") -> str:
@@ -55,7 +33,7 @@ def _path(service: str, rest: str = "") -> str:
 
 @router.get(
     "",
-    responses=answers("All services.", "application/json", {"schema": {"type": "array"}}),
+    responses=answers("All services.", {"type": "array", "items": of(models.ServiceReply)}),
     summary="List services",
 )
 async def list_(engine: EngineOf, name: SpriteName) -> Response:
@@ -66,8 +44,8 @@ async def list_(engine: EngineOf, name: SpriteName) -> Response:
 @router.post(
     "/signal",
     status_code=204,
-    responses=failures(400, 404, 409, 503),
-    openapi_extra={"requestBody": {"content": {"application/json": _SIGNAL}}},
+    responses=failures(400, 404, 409, *WAKING),
+    openapi_extra=body(models.ServiceSignalBody),
     summary="Signal a service",
 )
 async def signal(engine: EngineOf, name: SpriteName) -> Response:
@@ -75,9 +53,7 @@ async def signal(engine: EngineOf, name: SpriteName) -> Response:
     return Answer(engine, name, "/services/signal")
 
 
-@router.get(
-    "/{service}", responses=answers("The service.", "application/json", OBJECT), summary="Get a service"
-)
+@router.get("/{service}", responses=answers("The service.", models.ServiceReply), summary="Get a service")
 async def get(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
     """One service, with its definition and its `state`."""
     return Answer(engine, name, _path(service))
@@ -85,8 +61,8 @@ async def get(engine: EngineOf, name: SpriteName, service: ServiceName) -> Respo
 
 @router.put(
     "/{service}",
-    responses=_stream(400, 409, 507),
-    openapi_extra={**_WATCH, "requestBody": {"content": {"application/json": _DEFINITION}}},
+    responses=_stream(400, 409),
+    openapi_extra={**query(_WATCH), **body(models.ServiceBody)},
     summary="Create or change a service",
 )
 async def put(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
@@ -97,8 +73,8 @@ async def put(engine: EngineOf, name: SpriteName, service: ServiceName) -> Respo
 @router.delete(
     "/{service}",
     status_code=204,
-    responses=failures(404, 409, 503, 507),
-    openapi_extra=_TIMEOUT,
+    responses=failures(400, 404, 409, *WAKING),
+    openapi_extra=query(_TIMEOUT),
     summary="Delete a service",
 )
 async def delete(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
@@ -106,19 +82,28 @@ async def delete(engine: EngineOf, name: SpriteName, service: ServiceName) -> Re
     return Answer(engine, name, _path(service))
 
 
-@router.post("/{service}/start", responses=_stream(400), openapi_extra=_WATCH, summary="Start a service")
+@router.post(
+    "/{service}/start", responses=_stream(400), openapi_extra=query(_WATCH), summary="Start a service"
+)
 async def start(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
     """Start it and what it needs, now and whenever the sprite starts. Fine if it runs."""
     return Answer(engine, name, _path(service, "/start"))
 
 
-@router.post("/{service}/stop", responses=_stream(400, 409), openapi_extra=_TIMEOUT, summary="Stop a service")
+@router.post(
+    "/{service}/stop", responses=_stream(400, 409), openapi_extra=query(_TIMEOUT), summary="Stop a service"
+)
 async def stop(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
     """End it. It stays stopped, also when the sprite starts anew, until somebody starts it."""
     return Answer(engine, name, _path(service, "/stop"))
 
 
-@router.post("/{service}/restart", responses=_stream(400), openapi_extra=_WATCH, summary="Restart a service")
+@router.post(
+    "/{service}/restart",
+    responses=_stream(400),
+    openapi_extra=query(_WATCH, _TIMEOUT),
+    summary="Restart a service",
+)
 async def restart(engine: EngineOf, name: SpriteName, service: ServiceName) -> Response:
     """Stop it and start it."""
     return Answer(engine, name, _path(service, "/restart"))
@@ -127,8 +112,11 @@ async def restart(engine: EngineOf, name: SpriteName, service: ServiceName) -> R
 @router.get(
     "/{service}/logs",
     responses=_stream(400),
-    openapi_extra=parameters(
-        lines="How many of the last lines; 100 if not given.", duration="How long to go on with what comes."
+    openapi_extra=query(
+        parameter(
+            "lines", "How many of the last lines; 100 if not given.", {"type": "integer", "minimum": 0}
+        ),
+        parameter("duration", "How long to go on with what comes.", DURATION),
     ),
     summary="Read a service's log",
 )

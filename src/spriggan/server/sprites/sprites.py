@@ -16,6 +16,7 @@ from spriggan.server.errors import failures, rate_headers
 from spriggan.server.routing import EngineOf, SpriteName
 from spriggan.server.routing import router as bounded_router
 from spriggan.server.sprites import watching
+from spriggan.server.sprites.described import NDJSON
 from spriggan.server.sprites.models import (
     CheckReply,
     CreateBody,
@@ -70,13 +71,14 @@ async def list_(
         str | None, Query(description="`next_continuation_token` of the page before.")
     ] = None,
     bulk_load: Annotated[bool, Query(description="Accepted; rows are always whole.")] = False,
-    accept: Annotated[str, Header(description="`application/x-ndjson`: a stream.")] = "",
+    # Described by the media types of the response: as a parameter it has no meaning in OpenAPI.
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> SpriteList | Response:
     """One page of sprites by name, and how many there are in all.
 
     Asked for NDJSON, a stream without end: every sprite, and then each one that changes.
     """
-    if watching.MEDIA_TYPE in accept.lower():
+    if NDJSON in accept.lower():
         return watching.stream(engine, prefix or "")
     after = _name_in(continuation_token) if continuation_token else None
     page, following = await engine.list(prefix or None, min(max(max_results, 1), MAX_PAGE), after)

@@ -9,16 +9,13 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from spriggan.engine import Change, Engine
+from spriggan.server.sprites.described import NDJSON, of
 from spriggan.server.sprites.models import ChangeReply, OrganizationCounts
-
-MEDIA_TYPE = "application/x-ndjson"
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page of sprites, or as NDJSON one object a change (`ChangeReply`).",
-        "content": {
-            MEDIA_TYPE: {"schema": ChangeReply.model_json_schema(ref_template="#/components/schemas/{model}")}
-        },
+        "content": {NDJSON: {"schema": of(ChangeReply)}},
     }
 }
 
@@ -31,7 +28,7 @@ def stream(engine: Engine, prefix: str) -> StreamingResponse:
             reply = await _reply(engine, change)
             yield reply.model_dump_json(exclude_none=True).encode() + b"\n"
 
-    return StreamingResponse(lines(), media_type=MEDIA_TYPE)
+    return StreamingResponse(lines(), media_type=NDJSON)
 
 
 async def organization(engine: Engine) -> OrganizationCounts:

@@ -101,12 +101,14 @@ class Server:
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
-    def cli(self, *arguments: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    def cli(
+        self, *arguments: str | bytes, input: bytes | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [SPRIGGAN, *arguments],
             input=input,
             capture_output=True,
-            env=self._cli_environment(),
+            env=self._cli_environment() | environment,
             timeout=120,
             check=False,
         )

@@ -22,7 +22,8 @@ def command(settings: Settings, name: str | None, no_port_forward: bool) -> None
     Example:
       spriggan console dev
     """
-    settings.sprite = name or settings.sprite
+    if name is not None:
+        settings.sprite = name
     open_console(settings, forward=not no_port_forward)
 
 

@@ -9,7 +9,7 @@ import click
 
 from spriggan.cli import output
 from spriggan.cli.api import Api
-from spriggan.cli.command import Command, Settings, json_option, pass_settings
+from spriggan.cli.command import Command, Number, Settings, json_option, pass_settings
 from spriggan.cli.console import open_console
 from spriggan.cli.endpoint import find
 from spriggan.cli.variables import assignments
@@ -20,7 +20,7 @@ from spriggan.cli.variables import assignments
 @click.option("--image", metavar="NAME", help="The image to start from (default: the default image).")
 @click.option("--box", metavar="KIND", help="The walls around it (default: container).")
 @click.option("--ram", "ram_mb", type=click.IntRange(min=1), metavar="MIB", help="Memory in MiB.")
-@click.option("--cpus", type=click.FloatRange(min=0.1), metavar="N", help="Number of CPUs (default: all).")
+@click.option("--cpus", type=Number(min=0.1), metavar="N", help="Number of CPUs (default: all).")
 @click.option("--storage", "storage_gb", type=click.IntRange(min=1), metavar="GB", help="Size of the disk.")
 @click.option("--env", multiple=True, metavar="K=V[,K2=V2]", help="Environment of every command in it.")
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="A label; may be repeated.")

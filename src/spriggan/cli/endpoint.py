@@ -53,12 +53,20 @@ def find(data: Path, environ: Mapping[str, str] = os.environ) -> Endpoint:
         raise InvalidRequest(
             "SPRITE_TOKEN has characters that no token has", hint="copy it again, without line breaks"
         )
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not _is_url(url):
         raise InvalidRequest(
             f"SPRITES_API_URL is {url!r}, which is not an http or https URL",
             hint="for a server on this machine it is http://127.0.0.1:7878",
         )
     return Endpoint(url, token)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that cannot be
+        return False
 
 
 def segment(text: str) -> str:

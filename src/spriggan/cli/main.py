@@ -123,6 +123,13 @@ def _explain(error: Exception) -> tuple[str, str, int]:
         return error.format_message(), f"'{where} --help' shows how", error.exit_code
     if isinstance(error, click.ClickException):
         return error.format_message(), "", error.exit_code
+    if isinstance(error, UnicodeEncodeError):
+        # An argument or variable with bytes that are no text, which no name, URL or JSON can carry.
+        words = f"{error.object[:80]!r} is not text in UTF-8"
+        return words, "names and values are UTF-8; for other bytes use standard input or a file", 1
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | bytes):
+        where = os.fsdecode(error.filename)
+        return f"{where}: {error.strerror}", "look at that path, its file system and whose it is", 1
     if os.environ.get("SPRIGGAN_DEBUG"):
         traceback.print_exception(error)
     hint = "this is a defect of Spriggan; SPRIGGAN_DEBUG=1 shows where it happened"

@@ -56,10 +56,9 @@ def set_(settings: Settings, kind: str, policy: str) -> None:
       spriggan policy set -s dev resources '{"memory": {"limit_mb": 4096}}'
       spriggan policy set -s dev network - < policy.json
     """
-    text = sys.stdin.read() if policy == "-" else policy
     try:
-        body = json.loads(text)
-    except ValueError as error:
+        body = json.loads(sys.stdin.buffer.read() if policy == "-" else policy)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"the policy is not JSON ({error})", hint="'spriggan policy get' shows how one looks"
         ) from error

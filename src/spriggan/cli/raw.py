@@ -38,7 +38,7 @@ def command(settings: Settings, path: str, options: tuple[str, ...]) -> None:
         raise MissingCapability("curl is not installed", hint="apt-get install curl")
     if not path.isprintable() or " " in path:
         raise InvalidRequest("the path has characters that no path has", hint="encode them, as %20")
-    base = f"/v1/sprites/{segment(settings.sprite)}" if settings.sprite else ""
+    base = f"/v1/sprites/{segment(settings.sprite)}" if settings.sprite is not None else ""
     endpoint = find(settings.data)
     words = [curl, "--globoff", "--config", "-"]
     if endpoint.socket:

@@ -14,6 +14,11 @@ FILE = Path(".sprite")
 
 def sprite_name(settings: Settings, argument: str | None = None) -> str:
     """The name that was given, else the one that this directory remembers."""
+    if "" in (argument, settings.sprite):
+        # An unset variable of a script. It must not come to mean the sprite of this directory.
+        raise InvalidRequest(
+            "the sprite's name is empty", hint="leave it out to mean the sprite of 'spriggan use'"
+        )
     if argument and settings.sprite and argument != settings.sprite:
         raise InvalidRequest(
             f"two sprites are named, {settings.sprite!r} and {argument!r}", hint="name it once"

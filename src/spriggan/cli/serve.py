@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from spriggan.cli.command import Command, Settings, pass_settings, require_root
+from spriggan.cli.command import Command, Number, Settings, pass_settings, require_root
 from spriggan.doctor import gate
 
 LISTEN = "127.0.0.1:7878"
@@ -39,10 +39,10 @@ WantedBy=multi-user.target
 @click.command("serve", cls=Command)
 @click.option("--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
 @click.option("--max-ram", type=click.IntRange(min=1), metavar="MIB", help="Most memory of a sprite.")
-@click.option("--max-cpus", type=click.FloatRange(min=0.1), metavar="N", help="Most CPUs of a sprite.")
+@click.option("--max-cpus", type=Number(min=0.1), metavar="N", help="Most CPUs of a sprite.")
 @click.option("--max-storage", type=click.IntRange(min=1), metavar="GB", help="Largest disk of a sprite.")
 @click.option("--reserve", type=click.IntRange(min=0), metavar="MIB", help="Space of the host to keep free.")
-@click.option("--idle", type=click.FloatRange(min=0), metavar="SECONDS", help="From the last use to warm.")
+@click.option("--idle", type=Number(min=0), metavar="SECONDS", help="From the last use to warm.")
 @click.option(
     "--max-running", type=click.IntRange(min=0), metavar="N", help="Sprites that run at a time; 0: no limit."
 )
@@ -93,6 +93,8 @@ def command(
         return
     require_root("running the server")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for chatty in ("alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with gate(data) as machine:
         # Loading the server takes longer than looking at the machine, so the one is done during the other.
         from spriggan.engine import Engine, Options  # noqa: PLC0415

@@ -6,7 +6,7 @@ import click
 
 from spriggan.cli import output
 from spriggan.cli.api import Api, show_progress
-from spriggan.cli.command import Group, Settings, json_option, pass_settings, sprite_option
+from spriggan.cli.command import Group, Number, Settings, json_option, pass_settings, sprite_option
 from spriggan.cli.endpoint import find, segment
 from spriggan.cli.remote import Attachment, run
 from spriggan.cli.selection import sprite_name
@@ -78,7 +78,14 @@ def attach_session(settings: Settings, id_: str, *, stdin: bool) -> None:
 @click.argument("id_", metavar="ID")
 @sprite_option
 @click.option("--signal", "signal_", default="TERM", show_default=True, metavar="NAME", help="Sent first.")
-@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Then KILL follows.")
+@click.option(
+    "--timeout",
+    type=Number(0, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Then KILL follows.",
+)
 @pass_settings
 def kill(settings: Settings, id_: str, signal_: str, timeout: float) -> None:
     """End the session ID.

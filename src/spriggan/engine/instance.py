@@ -10,7 +10,7 @@ import secrets
 import string
 from pathlib import Path
 
-from spriggan.errors import Broken, Conflict
+from spriggan.errors import Broken, Conflict, InvalidValue
 from spriggan.linux import durably, process
 
 _ID = re.compile(r"[a-z0-9]{8}")
@@ -31,10 +31,17 @@ class Instance:
     def open(self) -> str:
         """Take the lock, and return the instance id, made at the first time.
 
-        Raises ``Conflict`` naming the process that holds the data directory.
+        Raises ``Conflict`` naming the process that holds the data directory, and ``InvalidValue`` if it
+        can be none.
         """
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InvalidValue(
+                f"{self.data} cannot be a data directory: {error.strerror}",
+                hint="name a directory with --data that can be made and written",
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

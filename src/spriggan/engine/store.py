@@ -61,7 +61,15 @@ class Store:
         except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
             if isinstance(error, sa.exc.IntegrityError):
                 raise
-            raise _broken(error) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: sa.exc.DBAPIError) -> Broken:
+        url = sa.engine.make_url(self.url)
+        name = url.database if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
+        return Broken(
+            f"the database {name} failed: {error.orig}",
+            hint="check that its disk is not full and not damaged; nothing was changed by this call",
+        )
 
     def _open(self) -> None:
         database = sa.create_engine(self.url)
@@ -79,7 +87,7 @@ class Store:
             ) from error
         except sa.exc.DatabaseError as error:
             database.dispose()
-            raise _broken(error) from error
+            raise self._broken(error) from error
         self._database = database
 
 
@@ -106,10 +114,3 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _broken(error: sa.exc.DBAPIError) -> Broken:
-    return Broken(
-        f"the database failed: {error.orig}",
-        hint="check that its disk is not full and not damaged; nothing was changed by this call",
-    )

@@ -288,6 +288,6 @@ def _open(source: Path) -> int:
     try:
         return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no {source}") from error
+        raise NotFound(f"there is no {source}", hint="name an archive or a layout of this machine") from error
     except OSError as error:
         raise InvalidRequest(f"{source} cannot be read: {error.strerror}") from error

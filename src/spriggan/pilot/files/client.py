@@ -33,6 +33,7 @@ _HINTS = {
     "ENOTDIR": "a part of the path that is not the last one is a file",
     "ENAMETOOLONG": "each part of a path has at most 255 bytes",
     "ELOOP": "the path leads through links in a circle",
+    "EINVAL": "look at the paths, names and ids of the request; a directory cannot go into itself",
     "ENOSPC": "free some space on the sprite's disk",
 }
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests/api"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 import proof  # noqa: E402 - found only now
 
@@ -20,9 +20,9 @@ BEGIN, END = "<!-- proofs -->\n", "<!-- end of proofs -->\n"
 
 def table() -> str:
     """The rows that tests prove, by the clients that they use."""
-    clients = [proof.PYTHON, proof.JAVASCRIPT, proof.PLAIN]
+    clients = [proof.PYTHON, proof.JAVASCRIPT, proof.COMMAND_LINE, proof.PLAIN]
     lines = [f"| row | {' | '.join(clients)} |", "|---" * (len(clients) + 1) + "|"]
-    for row, proved in sorted(proof.proofs(ROOT / "tests/api").items()):
+    for row, proved in sorted(proof.proofs(ROOT / "tests/api", ROOT / "tests/functional").items()):
         marks = " | ".join("yes" if client in proved else "" for client in clients)
         lines.append(f"| {row} | {marks} |")
     return "\n".join(lines) + "\n"

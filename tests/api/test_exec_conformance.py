@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from sprites.session import kill_session
 
 import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 
 
 def connect(server: serving.Server, sprite: Any, rest: str, agent: str = "plain") -> Any:
@@ -500,6 +500,8 @@ async def test_attach_terminal_python(server: serving.Server, shared: Any) -> No
 
 
 @proves("sessions: attach by ?id= and by path; session_info first", PLAIN)
+@proves("sessions: several clients attached to one; is_owner", PLAIN)
+@proves("sessions: attaching to an unknown id is 404 before the upgrade", PLAIN)
 async def test_attach_forms(server: serving.Server, shared: Any) -> None:
     async with connect(
         server, shared, "/exec?cmd=sh&cmd=-c&cmd=echo%20out;exec%20sleep%2060&detachable=true"
@@ -589,3 +591,56 @@ def test_refusals_python(server: serving.Server) -> None:
     assert refused.value.status_code == 404  # type: ignore[attr-defined]
     wrong = httpx.get(f"{server.url}/v1/sprites/nobody/exec", headers={"Authorization": "Bearer wrong"})
     assert wrong.status_code == 401
+
+
+@proves("exec: session_info comes first, with every field", PLAIN)
+@proves("exec: the socket is closed with 1000 right after the exit frame", PLAIN)
+async def test_session_info(server: serving.Server, shared: Any) -> None:
+    for tty in (False, True):
+        query = f"/exec?cmd=sh&cmd=-c&cmd=exit%200&tty={str(tty).lower()}&rows=30&cols=90"
+        async with connect(server, shared, query) as socket:
+            info = json.loads(await socket.recv())
+            assert info["type"] == "session_info" and isinstance(info["session_id"], str)
+            assert (info["tty"], info["is_owner"], type(info["created"])) == (tty, True, int)
+            assert "sh" in info["command"] and (not tty or (info["rows"], info["cols"]) == (30, 90))
+            last: object = None
+            async with asyncio.timeout(20):
+                async for message in socket:
+                    last = message
+        assert (
+            last == b"\x03\x00"
+            if not tty
+            else json.loads(str(last)) == {"type": "exit", "exit_code": 0, "code": 0}
+        )
+        assert socket.close_code == 1000
+
+
+@proves("exec: signals by name, with and without SIG", PLAIN)
+async def test_names_of_signals(server: serving.Server, shared: Any) -> None:
+    for name, number in (
+        ("TERM", 15),
+        ("SIGINT", 2),
+        ("HUP", 1),
+        ("SIGQUIT", 3),
+        ("USR1", 10),
+        ("SIGUSR2", 12),
+        ("KILL", 9),
+    ):
+        async with connect(server, shared, "/exec?cmd=sleep&cmd=60") as socket:
+            await socket.recv()
+            await socket.send(json.dumps({"type": "signal", "signal": name}))
+            assert (await to_the_end(socket))[3] == 128 + number, name
+
+
+@proves("sessions: a cold stop ends them", PLAIN)
+async def test_sessions_and_a_stop(server: serving.Server, sprite: Any) -> None:
+    with server.http() as http:
+        path = f"/v1/sprites/{sprite.name}"
+        async with connect(server, sprite, "/exec?cmd=sleep&cmd=60&detachable=true") as socket:
+            await socket.recv()
+            assert http.get(f"{path}/exec").json()["count"] == 1
+            assert (await asyncio.to_thread(http.post, f"{path}/stop")).status_code == 200
+            async with asyncio.timeout(20):
+                async for _ in socket:
+                    continue
+        assert http.get(f"{path}/exec").json() == {"count": 0, "sessions": []}

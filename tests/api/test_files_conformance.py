@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 import websockets.sync.client as websockets
-from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from sprites.exceptions import (
     DirectoryNotEmptyError,
     FileNotFoundError_,
@@ -28,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 
 import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 
 HOME = "/home/sprite"
 GIGABYTE = 1 << 30
@@ -416,6 +416,30 @@ def test_copy_javascript(server: serving.Server, shared: Any, place: str) -> Non
         await fs.rm("/etc/copied", {asRoot: true});
     """
     assert nodejs.run(server, shared, script, place=place) == [True, True, "is a directory"]
+
+
+@proves("fs: workingDir, / if not given", PYTHON)
+def test_working_directory_python(shared: Any, place: str) -> None:
+    (shared.filesystem(place) / "here").write_text("here")
+    assert (shared.filesystem("/") / place.lstrip("/") / "here").read_text() == "here"
+    assert shared.filesystem().path("etc/hostname").read_text().strip() == serving.run(shared, "hostname")
+
+
+@proves("fs: workingDir, / if not given", JAVASCRIPT)
+@proves("fs: asRoot", JAVASCRIPT)
+def test_working_directory_javascript(server: serving.Server, shared: Any, place: str) -> None:
+    script = """
+        await sprite.filesystem(args.place).writeFile("here", "here");
+        say(await sprite.filesystem("/").readFile(args.place.slice(1) + "/here", "utf8"));
+        say(await fails(sprite.filesystem("/etc").copyFile("hostname", "copied")));
+        await sprite.filesystem("/etc").copyFile("hostname", "copied", {asRoot: true});
+        await sprite.filesystem("/etc").rename("copied", "moved", {asRoot: true});
+        await sprite.filesystem("/etc").chmod("moved", 0o600, {asRoot: true});
+        say((await sprite.execFile("stat", ["-c", "%U %a", "/etc/moved"])).stdout.trim());
+        await sprite.filesystem("/etc").rm("moved", {asRoot: true});
+    """
+    here, refused, stat = nodejs.run(server, shared, script, place=place)
+    assert (here, stat) == ("here", "root 600") and "denied" in refused
 
 
 @proves("fs/chmod", PYTHON)

@@ -8,7 +8,9 @@ from typing import Any
 from sprites.policy import get_network_policy, update_network_policy
 from sprites.types import NetworkPolicy, PolicyRule
 
+import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 
 RULES = [
     {"include": "defaults"},
@@ -17,6 +19,8 @@ RULES = [
 ]
 
 
+@proves("policy/network: comes back as it was set, in its order", PYTHON)
+@proves("policy/network: 204; a wrong one is 400 and changes nothing", PLAIN)
 def test_a_network_policy_comes_back_as_it_was_set(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}/policy/network"
     with server.http() as http:
@@ -33,6 +37,7 @@ def test_a_network_policy_comes_back_as_it_was_set(server: serving.Server, sprit
     assert get_network_policy(sprite) == policy
 
 
+@proves("policy/network: in force at once, out of the reach of the inside", PLAIN)
 def test_a_network_policy_holds_inside_and_outlives_pilot_server_and_fork() -> None:
     lookup = "getent ahosts denied.example >/dev/null; echo $?; "
     lookup += "python3 -c 'import socket; socket.create_connection((\"203.0.113.1\", 80), timeout=1)' 2>&1"
@@ -64,6 +69,7 @@ def test_a_network_policy_holds_inside_and_outlives_pilot_server_and_fork() -> N
             assert error() != refused
 
 
+@proves("policy/privileges: for commands started afterwards", PLAIN)
 def test_privileges_count_for_commands_started_afterwards(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}/policy/privileges"
     capabilities = "sudo grep CapEff /proc/self/status | cut -f2"
@@ -90,6 +96,7 @@ def test_privileges_count_for_commands_started_afterwards(server: serving.Server
         assert int(serving.run(sprite, capabilities), 16) == full
 
 
+@proves("policy/resources: a memory limit counts at once", PLAIN)
 def test_a_memory_limit_counts_at_once(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}/policy/resources"
     eat = "python3 -c 'x = bytearray(300 << 20); print(len(x) >> 20)'"
@@ -112,6 +119,7 @@ def test_a_memory_limit_counts_at_once(server: serving.Server, sprite: Any) -> N
         assert http.get(path).json()["memory"]["limit_mb"] == 2048
 
 
+@proves("policy/resources: 409 for less than is in use", PLAIN)
 def test_a_limit_below_what_is_in_use_is_refused(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}/policy/resources"
     serving.run(sprite, "sudo sh -c 'head -c 300000000 /dev/zero > /dev/shm/held'")
@@ -120,3 +128,58 @@ def test_a_limit_below_what_is_in_use_is_refused(server: serving.Server, sprite:
         assert answer.status_code == 409 and re.search(r"use \d+ MiB now", answer.json()["error"])
         assert http.get(path).json()["memory"]["limit_mb"] == 2048
     assert serving.run(sprite, "stat -c %s /dev/shm/held") == "300000000"
+
+
+@proves("policy/network: comes back as it was set, in its order", JAVASCRIPT)
+def test_network_policies_javascript(server: serving.Server, sprite: Any) -> None:
+    script = """
+        say((await sprite.getNetworkPolicy()).rules);
+        await sprite.updateNetworkPolicy({rules: args.rules});
+        say((await sprite.getNetworkPolicy()).rules);
+        try { await sprite.updateNetworkPolicy({rules: [{domain: "x"}]}); } catch (error) { say(error.message); }
+        say((await sprite.getNetworkPolicy()).rules.length);
+    """
+    first, rules, refused, count = nodejs.run(server, sprite, script, rules=RULES)
+    assert (first, rules, count) == ([], RULES, 3) and "rules[0]" in refused
+
+
+@proves("policy/privileges: for commands started afterwards", JAVASCRIPT)
+def test_privileges_javascript(server: serving.Server, sprite: Any) -> None:
+    script = """
+        const status = async () => (await sprite.execFile("grep", ["NoNewPrivs", "/proc/self/status"])).stdout.trim();
+        say([await sprite.getPrivilegesPolicy(), await status()]);
+        await sprite.updatePrivilegesPolicy({profile: "standard", devices: ["/dev/fuse"], noNewPrivileges: true});
+        say([await sprite.getPrivilegesPolicy(), await status()]);
+        say(await fails(sprite.updatePrivilegesPolicy({profile: "x"})) !== null);
+        await sprite.deletePrivilegesPolicy();
+        say([await sprite.getPrivilegesPolicy(), await status()]);
+    """
+    free = {"profile": "", "devices": [], "noNewPrivileges": False}
+    walled = {"profile": "standard", "devices": ["/dev/fuse"], "noNewPrivileges": True}
+    assert nodejs.run(server, sprite, script) == [
+        [free, "NoNewPrivs:\t0"],
+        [walled, "NoNewPrivs:\t1"],
+        True,
+        [free, "NoNewPrivs:\t0"],
+    ]
+
+
+@proves("policy/resources: a memory limit counts at once", JAVASCRIPT)
+def test_resources_javascript(server: serving.Server, sprite: Any) -> None:
+    script = """
+        const eat = ["-c", "python3 -c 'x = bytearray(300 << 20)' 2>/dev/null; echo $?"];
+        const eaten = async () => (await sprite.execFile("sh", eat)).stdout.trim();
+        say([(await sprite.getResourcesPolicy()).memory, await eaten()]);
+        await sprite.updateResourcesPolicy({memory: {limitMB: 200, autoscale: true}});
+        say([(await sprite.getResourcesPolicy()).memory, await eaten()]);
+        say(await fails(sprite.updateResourcesPolicy({memory: {limitMB: 1}})) !== null);
+        await sprite.deleteResourcesPolicy();
+        say([(await sprite.getResourcesPolicy()).memory, await eaten()]);
+    """
+    free = {"limitMB": 2048, "autoscale": False}
+    assert nodejs.run(server, sprite, script) == [
+        [free, "0"],
+        [{"limitMB": 200, "autoscale": True}, "137"],
+        True,
+        [free, "0"],
+    ]

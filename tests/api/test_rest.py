@@ -14,8 +14,10 @@ from sprites import SpritesClient
 from sprites.exceptions import parse_api_error
 
 import serving
+from proof import PLAIN, proves
 
 
+@proves("sprites: check, without waking", PLAIN)
 def test_check_says_how_a_sprite_is_and_does_not_wake_it(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}"
     with server.http() as http:
@@ -30,6 +32,7 @@ def test_check_says_how_a_sprite_is_and_does_not_wake_it(server: serving.Server,
         assert http.get("/v1/sprites/nobody/check").status_code == 404
 
 
+@proves("sprites: restart", PLAIN)
 def test_restart_ends_processes_and_keeps_the_disk(server: serving.Server, sprite: Any) -> None:
     boot = "cat /proc/1/stat | cut -d' ' -f22"
     serving.run(sprite, "echo kept > kept; touch /dev/shm/lost")
@@ -43,6 +46,7 @@ def test_restart_ends_processes_and_keeps_the_disk(server: serving.Server, sprit
     assert serving.run(sprite, "cat kept; ls /dev/shm") == "kept"
 
 
+@proves("sprites: upgrade", PLAIN)
 def test_upgrade_is_a_restart_with_the_version_there_is(server: serving.Server, sprite: Any) -> None:
     path = f"/v1/sprites/{sprite.name}"
     with server.http() as http:
@@ -57,6 +61,7 @@ def test_upgrade_is_a_restart_with_the_version_there_is(server: serving.Server, 
     server.client().upgrade_sprite(sprite.name)
 
 
+@proves("sprites: watch, as NDJSON", PLAIN)
 async def test_a_watched_list_tells_of_every_change(
     server: serving.Server, new_name: Callable[[], str]
 ) -> None:
@@ -89,6 +94,7 @@ async def test_a_watched_list_tells_of_every_change(
     assert {"running", "warm", "cold", "name"} <= seen[0]["org"].keys()
 
 
+@proves("tokens: minted with FlyV1", PLAIN)
 def test_tokens_are_minted_as_the_official_client_does(server: serving.Server) -> None:
     organization = server.token.split("/")[0]
     path = f"/v1/organizations/{organization}/tokens"
@@ -115,6 +121,7 @@ def limited() -> Any:
         yield own
 
 
+@proves("errors: structured 429", PLAIN)
 def test_limits_are_said_as_clients_read_them(limited: serving.Server) -> None:
     client = limited.client()
     first, second = client.create_sprite("a"), client.create_sprite("b")

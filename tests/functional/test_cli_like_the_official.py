@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import serving
+from proof import COMMAND_LINE, proves
 
 
+@proves("cli: exec --http-post", COMMAND_LINE)
 def test_exec_by_http_post(server: serving.Server, sprite: Any) -> None:
     data = os.urandom(3_000_000)
     done = server.cli("exec", "-s", sprite.name, "--http-post", "--", "cat", input=data)
@@ -29,6 +31,7 @@ def test_exec_by_http_post(server: serving.Server, sprite: Any) -> None:
     assert done.returncode == 2
 
 
+@proves("cli: file push, pull, -r, -p", COMMAND_LINE)
 def test_files_go_both_ways(server: serving.Server, sprite: Any, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
@@ -59,6 +62,7 @@ def test_files_go_both_ways(server: serving.Server, sprite: Any, tmp_path: Path)
     assert server.cli("exec", "-s", sprite.name, "--file", "nothing", "--", "true").returncode == 1
 
 
+@proves("cli: url, url update, config update, upgrade --check, --version", COMMAND_LINE)
 def test_settings_health_and_restarts(server: serving.Server, sprite: Any) -> None:
     name = sprite.name
     serving.run(sprite, "touch /dev/shm/x")
@@ -91,6 +95,7 @@ def test_policies(server: serving.Server, sprite: Any) -> None:
     assert server.cli("policy", "clear", "-s", sprite.name, "resources").returncode == 0
 
 
+@proves("cli: api, with -s below a sprite", COMMAND_LINE)
 def test_the_api_with_curl(server: serving.Server, sprite: Any, tmp_path: Path) -> None:
     done = server.cli("api", "-s", sprite.name, "/checkpoints", "--", "-s", "-f")
     assert done.returncode == 0 and json.loads(done.stdout)[0]["id"] == "Current"
@@ -105,6 +110,7 @@ def test_the_api_with_curl(server: serving.Server, sprite: Any, tmp_path: Path) 
     assert json.loads(local.stdout)["organization"]["slug"] == server.token.split("/")[0]
 
 
+@proves("cli: restore, checkpoint rm, list --history", COMMAND_LINE)
 def test_short_forms(server: serving.Server, sprite: Any) -> None:
     serving.run(sprite, "echo one > state; sync")
     assert server.cli("checkpoint", "create", "-s", sprite.name).stdout == b"v1\n"
@@ -122,6 +128,7 @@ def test_short_forms(server: serving.Server, sprite: Any) -> None:
     assert left.stdout == b"seen\n"
 
 
+@proves("cli: list --watch", COMMAND_LINE)
 def test_a_watched_list_goes_on_until_ctrl_c(server: serving.Server, new_name: Callable[[], str]) -> None:
     name = f"w{new_name()}"
     watching = server.start_cli("list", "--watch", "--prefix", name, "--json", stdout=subprocess.PIPE)
@@ -135,6 +142,7 @@ def test_a_watched_list_goes_on_until_ctrl_c(server: serving.Server, new_name: C
     assert watching.wait(10) == 130
 
 
+@proves("cli: create opens a console on a terminal", COMMAND_LINE)
 def test_create_on_a_terminal_opens_a_console(server: serving.Server, new_name: Callable[[], str]) -> None:
     name = new_name()
     master, slave = pty.openpty()

@@ -10,6 +10,7 @@ import subprocess
 from typing import IO, Any
 
 import serving
+from proof import COMMAND_LINE, proves
 
 # Answers with what it got, in upper case, once its client has said all.
 SHOUT = """
@@ -46,6 +47,7 @@ def line_of(stream: IO[bytes] | None, pattern: str) -> re.Match[str]:
     raise AssertionError(f"no line with {pattern}")
 
 
+@proves("cli: proxy PORT and LOCAL:REMOTE", COMMAND_LINE)
 def test_ports_are_reached_from_here(server: serving.Server, sprite: Any) -> None:
     listening = server.start_cli(
         "exec", "-s", sprite.name, "--no-port-forward", "--", "python3", "-c", SHOUT, stdout=subprocess.PIPE
@@ -71,6 +73,7 @@ def test_ports_are_reached_from_here(server: serving.Server, sprite: Any) -> Non
         assert server.cli("proxy", "-s", sprite.name, *bad).returncode in (1, 2), bad
 
 
+@proves("cli: exec forwards the ports that its command opens", COMMAND_LINE)
 def test_exec_offers_what_its_command_listens_on(server: serving.Server, sprite: Any) -> None:
     running = server.start_cli(
         "exec",

@@ -12,6 +12,7 @@ import pytest
 from net_dns import STUB, ask_udp, code_of, question, reply, resolving, upstream
 from net_world import FAR4, FAR6, PORT, World, ask, reach
 
+from proof import PLAIN, proves
 from spriggan.linux import namespaces
 from spriggan.pilot.inner.egress import Egress
 from spriggan.wire.policy import NetworkPolicy
@@ -34,6 +35,8 @@ def guarded(world: World, tmp_path: Path) -> Iterator[Any]:
         yield sprite, lambda rules: run(egress.apply(NetworkPolicy(rules))), asked
 
 
+@proves("policy/network: a denied name is REFUSED", PLAIN)
+@proves("policy/network: raw addresses are reached only by a name that is allowed", PLAIN)
 def test_an_address_is_reached_only_by_a_name_that_is_allowed(guarded: Any) -> None:
     sprite, apply, asked = guarded
     assert sprite.run(lambda: reach(FAR4))
@@ -55,6 +58,7 @@ def test_an_address_is_reached_only_by_a_name_that_is_allowed(guarded: Any) -> N
     assert sprite.run(lambda: reach(FAR4)) and sprite.run(lambda: reach(FAR6))
 
 
+@proves("policy/network: a change ends connections that are no longer allowed", PLAIN)
 def test_a_change_ends_what_is_no_longer_allowed(world: World, guarded: Any) -> None:
     sprite, apply, _ = guarded
     apply(ALLOW_GOOD)

@@ -13,6 +13,7 @@ import pytest
 from net_world import FAR4, FAR6, HOST4, HOST6, MTU, PRIVATE, World, ask, nft, ping, reach
 from pyroute2 import IPRoute
 
+from proof import PLAIN, proves
 from spriggan.linux import namespaces
 from spriggan.net import addresses
 from spriggan.net.uplinks import Uplinks, pair_is_free
@@ -45,6 +46,7 @@ def test_the_inner_network_is_what_the_sprites_api_shows(world: World) -> None:
     assert gates == {(socket.AF_INET, "10.0.0.2"), (socket.AF_INET6, "fdf::2")}
 
 
+@proves("network: private addresses are out of reach, with no policy, too", PLAIN)
 @pytest.mark.parametrize(
     "target", [HOST4, HOST6, "192.168.7.2", PRIVATE, "169.254.169.254", "fe80::1", "fd00::1"]
 )

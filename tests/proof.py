@@ -12,6 +12,7 @@ from typing import TypeVar
 
 PYTHON = "sprites-py"
 JAVASCRIPT = "@fly/sprites"
+COMMAND_LINE = "spriggan"  # the command, which has the names and flags of the official one
 PLAIN = "plain"  # what no published client here sends, as another one would
 
 Test = TypeVar("Test", bound=Callable[..., object])
@@ -22,17 +23,17 @@ def proves(row: str, client: str) -> Callable[[Test], Test]:
     return lambda test: test
 
 
-def proofs(folder: Path) -> dict[str, set[str]]:
-    """Rows and the clients that prove them, by the marks in a folder's tests."""
+def proofs(*folders: Path) -> dict[str, set[str]]:
+    """Rows and the clients that prove them, by the marks in the tests of some folders."""
     found: dict[str, set[str]] = {}
-    for file in sorted(folder.glob("test_*.py")):
+    for file in sorted(file for folder in folders for file in folder.rglob("test_*.py")):
         for row, client in _marks(ast.parse(file.read_text())):
             found.setdefault(row, set()).add(client)
     return found
 
 
 def _marks(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    names = {"PYTHON": PYTHON, "JAVASCRIPT": JAVASCRIPT, "PLAIN": PLAIN}
+    names = {"PYTHON": PYTHON, "JAVASCRIPT": JAVASCRIPT, "COMMAND_LINE": COMMAND_LINE, "PLAIN": PLAIN}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for mark in node.decorator_list:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proof import PLAIN, proves
 
 import serving
+from proof import PLAIN, proves
 from serving import run, until
 
 
@@ -25,9 +25,25 @@ def lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@proves("inside: sprite-env info, in every shell and by curl", PLAIN)
 def test_sprite_env_is_a_command_of_everybody(sprite: Any) -> None:
     for shell in ("sh -c", "bash -lc", "zsh -c", "sudo sh -c"):
         assert json.loads(run(sprite, f"{shell} 'sprite-env info'"))["name"] == sprite.name
+    by_curl = "curl -s --unix-socket /.sprite/api.sock http://sprite/v1/info"
+    assert run(sprite, by_curl) == run(sprite, "sprite-env curl -s /v1/info")
+    assert json.loads(run(sprite, by_curl))["name"] == sprite.name
+
+
+@proves("inside: the user sprite with sudo, its home, tini as the first process", PLAIN)
+def test_who_one_is(sprite: Any) -> None:
+    assert (
+        run(sprite, "id -un; id -u; pwd; echo $HOME; sudo id -u")
+        == "sprite\n1001\n/home/sprite\n/home/sprite\n0"
+    )
+    assert (
+        run(sprite, "cat /proc/1/comm; hostname; command -v sprite-env")
+        == f"tini\n{sprite.name}\n/.sprite/bin/sprite-env"
+    )
 
 
 @proves("inside: sprite-env services", PLAIN)

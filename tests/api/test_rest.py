@@ -94,6 +94,16 @@ async def test_a_watched_list_tells_of_every_change(
     assert {"running", "warm", "cold", "name"} <= seen[0]["org"].keys()
 
 
+@pytest.mark.slow
+@proves("sprites: watch says that it is alive when nothing happens", PLAIN)
+def test_a_watched_list_has_a_heartbeat(server: serving.Server) -> None:
+    headers = {"Authorization": f"Bearer {server.token}", "Accept": "application/x-ndjson"}
+    with httpx.stream("GET", f"{server.url}/v1/sprites?prefix=none-", headers=headers, timeout=60) as answer:
+        line = json.loads(next(answer.iter_lines()))
+    assert line["type"] == "heartbeat" and line["timestamp"]
+    assert {"name", "running", "warm", "cold"} <= line["org"].keys()
+
+
 @proves("tokens: minted with FlyV1", PLAIN)
 def test_tokens_are_minted_as_the_official_client_does(server: serving.Server) -> None:
     organization = server.token.split("/")[0]

@@ -119,7 +119,8 @@ def nothing_is_left(server: serving.Server, sprite: Any) -> Iterator[None]:
         _tidy(http, sprite.name, _sprites(http))
         before = _counts(server, http, sprite.name)
         there = _sprites(http)
-        log = server.log.stat().st_size
+        logs = [server.log, _directory(server, http, sprite.name) / "pilot.log"]
+        written = [log.read_text() for log in logs]
         yield
         answer = http.post(f"/v1/sprites/{sprite.name}/exec?cmd=echo&cmd=on&dir=/")
         assert (answer.status_code, answer.content) == (200, b"\x01on\n\x03\x00"), answer.text
@@ -128,9 +129,15 @@ def nothing_is_left(server: serving.Server, sprite: Any) -> Iterator[None]:
         while left := _more(now := _counts(server, http, sprite.name), before):
             assert time.monotonic() < deadline, (left, before, now)
             time.sleep(0.2)
-    with server.log.open() as file:
-        file.seek(log)
-        assert "Traceback" not in (said := file.read()), said
+    # Also of what went wrong inside without reaching a client.
+    for log, earlier in zip(logs, written, strict=True):
+        said = log.read_text().removeprefix(earlier)
+        assert "Traceback" not in said, (log, said)
+
+
+def _directory(server: serving.Server, http: httpx.Client, name: str) -> Path:
+    """Where the pilot of a sprite keeps what it has."""
+    return Path(f"/run/spriggan/{server.instance}/{http.get(f'/v1/sprites/{name}').json()['id']}")
 
 
 # Connections and threads that are kept for a while, and come and go by themselves.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from spriggan.linux.autofs import Automount
 from spriggan.pilot.control import Control
+from spriggan.pilot.departures import Departures
 from spriggan.pilot.exec import Exec
 from spriggan.pilot.files.calls import Calls
 from spriggan.pilot.files.client import FilesHelper
@@ -72,7 +74,8 @@ class Apps:
                 *ports.routes(),
                 *life.routes(),
                 *PolicyApi(container, egress).routes(),
-            ]
+            ],
+            middleware=[Middleware(Departures)],
         )
         """Everything of the API that concerns one sprite: the public paths without ``/v1/sprites/{name}``."""
         self.inner = create_inner_app(spec, services, self._tasks, self._checkpoints, upstream)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from spriggan.linux import process as processes
 from spriggan.pilot import descriptors
+from spriggan.pilot.inner import runtime
 from spriggan.pilot.input import Input
 from spriggan.pilot.process import Container, Process
 from spriggan.pilot.spool import LIMIT, Batch, Spool
@@ -125,8 +126,10 @@ class Session:
     def command(self) -> str:
         """The command line; that of what the process is now, if it became another program."""
         with contextlib.suppress(OSError):
+            # In this order: a program that is begun does not become the runtime again.
+            starting = runtime.is_starting(self.pid)
             current = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-            if current and not self.ended:
+            if current and not self.ended and not starting:
                 return shlex.join(current.decode(errors="replace").rstrip("\0").split("\0"))
         return shlex.join(self.process.argv)
 

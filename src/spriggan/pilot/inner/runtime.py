@@ -18,6 +18,17 @@ F_ADD_SEALS = 1033
 SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
 
 
+NAMES = ("crun", "runc")
+
+
+def is_starting(pid: int) -> bool:
+    """Whether a process is the runtime still, on its way to the program that it is to become.
+
+    Until then its command line is ours, and names what is the host's. Raises ``OSError`` if it has ended.
+    """
+    return str(Path(f"/proc/{pid}/exe").readlink()) in [f"/memfd:{name} (deleted)" for name in NAMES]
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A sealed copy of the runtime's program in memory.
@@ -33,7 +44,7 @@ class Runtime:
     @classmethod
     def load(cls) -> Runtime:
         """Raises ``OSError`` if there is none on this host."""
-        path = shutil.which("crun") or shutil.which("runc")
+        path = next(filter(None, map(shutil.which, NAMES)), None)
         if path is None:
             raise OSError("neither crun nor runc is installed; run `spriggan setup`")
         name = Path(path).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket as sockets
 import time
 from collections.abc import Iterator
@@ -332,6 +333,12 @@ def test_bad_parameters_are_refused(http: httpx.Client, query: dict[str, str]) -
 def test_parameters_that_are_too_long_are_refused(http: httpx.Client, name: str) -> None:
     answer = http.get("/fs/list", params={"path": "x", name: "/" + "\x01" * 12_000})
     assert 400 <= answer.status_code < 500
+
+
+def test_a_path_is_as_long_as_its_bytes(http: httpx.Client) -> None:
+    long = "/" + "💥" * 4000
+    body = json.dumps({"source": long, "dest": long}, ensure_ascii=False)
+    assert http.post("/fs/rename", content=body.encode()).status_code == 400
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"path": 1}', b'{"path": "/x", "recursive": []}'])

@@ -107,11 +107,12 @@ def absolute(path: object, base: object, name: str = "path") -> str:
     if not isinstance(path, str) or not path:
         raise BadRequest(f"{name} is missing", f"name an absolute path: {name}=/home/sprite/file")
     base = base or "/"
-    if "\0" in path or not isinstance(base, str) or "\0" in base or max(len(path), len(base)) > MAX_PATH:
+    if not isinstance(base, str) or not base.startswith("/"):
+        raise BadRequest(f"workingDir {str(base)[:80]!r} is not an absolute path", "start it with /")
+    whole = os.path.join(base, path)
+    if "\0" in whole or len(whole.encode(errors="surrogatepass")) > MAX_PATH:
         raise BadRequest(f"{name} holds a NUL byte or is too long", "a path has at most 4096 bytes")
-    if not base.startswith("/"):
-        raise BadRequest(f"workingDir {base[:80]!r} is not an absolute path", "start it with /")
-    return os.path.join(base, path)
+    return whole
 
 
 def subscription(text: str) -> bytes | None:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from spriggan.linux import libc
@@ -45,6 +46,14 @@ def set_oom_score(adjustment: int) -> None:
 def pidfd_open(pid: int) -> int:
     """Return a descriptor of process ``pid``; the caller closes it. ESRCH if it is gone."""
     return libc.syscall("pidfd_open", pid, 0, what=f"pidfd_open({pid})")
+
+
+def pid_of(pidfd: int) -> int:
+    """The number of the process that ``pidfd`` refers to; -1 if it is gone."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise OSError(f"{pidfd} is no descriptor of a process")
 
 
 def borrow_fd(pid: int, fd: int) -> int:
@@ -106,6 +115,26 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """One of the times that a process sleeps. ``number`` is how often it has gone to sleep so far."""
+
+    number: int
+    name: str  # of the process, see ``set_name``
+
+
+def asleep(pid: int) -> Sleep | None:
+    """The sleep that the process is in; None if it runs, could run, or is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = dict(line.partition(":\t")[::2] for line in status.splitlines())
+    if fields["State"][0] not in "SD":
+        return None
+    return Sleep(int(fields["voluntary_ctxt_switches"]), fields["Name"])
 
 
 def ended_children() -> list[int]:

@@ -8,20 +8,20 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 from spriggan.linux import process
 from spriggan.pilot.files import server
 from spriggan.pilot.files.answers import CHUNK, LENGTH
+from spriggan.pilot.files.patience import patiently
 
 LINE_LIMIT = 128 << 20  # a listing is one line
 IDLE_S = 30.0  # how long the server waits for more to do: it takes memory, and few sprites need it
 # How long a child that is no longer needed has to end by itself, and then to tidy up.
 LINGER_S = 1.0
 TIDY_S = 3.0
-# A file system that takes nothing for so long hangs. While it does, nobody sees that the client is gone.
-STALL_S = 120.0
 
 # Where there is one way out.
 _HINTS = {
@@ -34,6 +34,7 @@ _HINTS = {
     "ENAMETOOLONG": "each part of a path has at most 255 bytes",
     "ELOOP": "the path leads through links in a circle",
     "EINVAL": "look at the paths, names and ids of the request; a directory cannot go into itself",
+    "ETIMEDOUT": "a program in the sprite that serves a file system (FUSE) hangs; end it, or unmount it",
     "ENOSPC": "free some space on the sprite's disk",
 }
 
@@ -80,8 +81,8 @@ class FilesHelper:
 
     async def ask(self, init_pid: int, user: str, op: str, path: str, **arguments: object) -> dict[str, Any]:
         """Do an operation that needs no data; return its reply. Raises ``FileError``."""
-        async with self._connect(init_pid, user, op, path, arguments) as (reader, _):
-            return await _reply(reader, path)
+        async with self._connect(init_pid, user, op, path, arguments) as (child, reader, _):
+            return await _reply(child, reader, path)
 
     @contextlib.asynccontextmanager
     async def reading(
@@ -91,10 +92,10 @@ class FilesHelper:
 
         A ``length`` of None: nobody knows how many will come.
         """
-        async with self._connect(init_pid, user, "read", path, {"range": wanted}) as (reader, _):
-            reply = await _reply(reader, path)
+        async with self._connect(init_pid, user, "read", path, {"range": wanted}) as (child, reader, _):
+            reply = await _reply(child, reader, path)
             length = reply["length"]
-            yield reply, _pieces(reader) if length is None else _bytes(reader, length)
+            yield reply, _pieces(child, reader) if length is None else _bytes(child, reader, length)
 
     async def write(
         self,
@@ -108,23 +109,22 @@ class FilesHelper:
     ) -> dict[str, Any]:
         """Write a whole file; it appears when all of it is there. Raises ``FileError``."""
         arguments: dict[str, object] = {"mode": mode, "parents": parents}
-        async with self._connect(init_pid, user, "write", path, arguments) as (reader, writer):
-            reply = asyncio.create_task(_reply(reader, path))
+        async with self._connect(init_pid, user, "write", path, arguments) as (child, reader, writer):
+            line = asyncio.create_task(_line(reader))
             try:
-                await _upload(writer, body, reply)
-                return await reply
-            except TimeoutError as error:
-                raise FileError("EIO", "the file system does not take what is written", path) from error
+                with _noticing(path):
+                    await _upload(child, writer, body, line)
+                    return _understood(await patiently(child, lambda: asyncio.shield(line)))
             finally:
-                reply.cancel()
+                line.cancel()
 
     @contextlib.asynccontextmanager
     async def watching(
         self, init_pid: int, user: str
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """Yield a conversation with a watcher (see ``watching``). Raises ``FileError``."""
-        async with self._connect(init_pid, user, "watch", "", {}) as (reader, writer):
-            await _reply(reader, "")
+        async with self._connect(init_pid, user, "watch", "", {}) as (child, reader, writer):
+            await _reply(child, reader, "")
             yield reader, writer
 
     async def pause(self) -> None:
@@ -142,7 +142,8 @@ class FilesHelper:
     @contextlib.asynccontextmanager
     async def _connect(
         self, init_pid: int, user: str, op: str, path: str, arguments: dict[str, object]
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    ) -> AsyncIterator[tuple[int, asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Yield a descriptor of the child that does it, and a conversation with that."""
         if self._paused:
             raise NotRunning
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -162,7 +163,7 @@ class FilesHelper:
             raise
         reader, writer = await asyncio.open_connection(sock=ours, limit=CHUNK)
         try:
-            yield reader, writer
+            yield child, reader, writer
         finally:
             writer.close()
             self._later(self._see_off(child))
@@ -255,27 +256,42 @@ async def _ended(child: int, timeout: float) -> bool:
 
 
 async def _upload(
-    writer: asyncio.StreamWriter, body: AsyncIterator[bytes], reply: asyncio.Task[dict[str, Any]]
+    child: int, writer: asyncio.StreamWriter, body: AsyncIterator[bytes], line: asyncio.Task[bytes]
 ) -> None:
     """Send the body in pieces and the mark that it is whole; stop when the answer is there already."""
     with contextlib.suppress(ConnectionError):  # it gave up; its reply says why
         async for piece in body:
             for start in range(0, len(piece), CHUNK):
-                if reply.done():
+                if line.done():
                     return
                 part = piece[start : start + CHUNK]
                 writer.write(LENGTH.pack(len(part)) + part)
-                async with asyncio.timeout(STALL_S):
-                    await writer.drain()
+                await patiently(child, writer.drain)
         writer.write(LENGTH.pack(0))
-        await writer.drain()
+        await patiently(child, writer.drain)
 
 
-async def _reply(reader: asyncio.StreamReader, path: str) -> dict[str, Any]:
+async def _reply(child: int, reader: asyncio.StreamReader, path: str) -> dict[str, Any]:
+    line = asyncio.create_task(_line(reader))
     try:
-        line = await _line(reader)
+        with _noticing(path):
+            return _understood(await patiently(child, lambda: asyncio.shield(line)))
+    finally:
+        line.cancel()
+
+
+@contextlib.contextmanager
+def _noticing(path: str) -> Iterator[None]:
+    """Say of a child that ends without a word, or hangs, what it comes to."""
+    try:
+        yield
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise FileError("EIO", "the sprite ended during the operation", path) from error
+    except TimeoutError as error:
+        raise FileError("ETIMEDOUT", "the file system does not answer", path) from error
+
+
+def _understood(line: bytes) -> dict[str, Any]:
     reply: dict[str, Any] = json.loads(line)
     if "code" in reply:
         raise FileError(reply["code"], reply["error"], reply["path"])
@@ -295,20 +311,25 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     raise ConnectionError("the reply is too long")
 
 
-async def _bytes(reader: asyncio.StreamReader, length: int) -> AsyncIterator[bytes]:
+async def _bytes(child: int, reader: asyncio.StreamReader, length: int) -> AsyncIterator[bytes]:
+    """As many bytes. ``ConnectionError`` if the child hangs before it has sent them."""
     left = length
     while left > 0:
-        data = await reader.read(min(left, CHUNK))
+        data = await _next(child, partial(reader.read, min(left, CHUNK)))
         if not data:
             return  # the file shrank meanwhile; the response ends short, which its reader notices
         left -= len(data)
         yield data
 
 
-async def _pieces(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _pieces(child: int, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     """Pieces with their lengths, up to the one of length 0. ``ConnectionError`` if they end before it."""
+    while length := LENGTH.unpack(await _next(child, partial(reader.readexactly, LENGTH.size)))[0]:
+        yield await _next(child, partial(reader.readexactly, length))
+
+
+async def _next(child: int, wait: Callable[[], Awaitable[bytes]]) -> bytes:
     try:
-        while length := LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]:
-            yield await reader.readexactly(length)
-    except asyncio.IncompleteReadError as error:
+        return await patiently(child, wait)
+    except (asyncio.IncompleteReadError, TimeoutError) as error:
         raise ConnectionError("the file could not be read to its end") from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from spriggan.linux import paths
 from spriggan.pilot.files import account
+from spriggan.pilot.files.patience import syncing
 
 MAX_LINKS = 40  # as the kernel's
 DEFAULT_MODE = 0o644
@@ -89,7 +90,8 @@ def replacement(target: Target, mode: int) -> Iterator[int]:
             yield fd
             with account.as_root() if by_root or target.existing else contextlib.nullcontext():
                 os.fchmod(fd, mode)
-            os.fsync(fd)
+            with syncing():
+                os.fsync(fd)
         finally:
             os.close(fd)
         _rename(target, temporary)
@@ -105,7 +107,8 @@ def sync_directory(path: str, directory: int | None = None) -> None:
     """Make a directory's entries safe."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        os.fsync(fd)
+        with syncing():
+            os.fsync(fd)
     finally:
         os.close(fd)
 

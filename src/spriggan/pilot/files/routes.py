@@ -43,6 +43,8 @@ _STATUS = {
     "EBUSY": 409,
     "ECANCELED": 400,
     "ERANGE": 416,
+    "EAGAIN": 409,
+    "ETIMEDOUT": 504,
     "EIO": 500,
     "ENOMEM": 503,
     "EMFILE": 503,

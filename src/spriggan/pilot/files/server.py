@@ -22,6 +22,7 @@ from typing import Any
 
 from spriggan.linux import namespaces, process
 from spriggan.pilot.files import operations
+from spriggan.pilot.files.patience import WORKING
 
 LINGER_S = 5.0
 _CONNECTION = 3  # where a child keeps its only descriptor
@@ -51,7 +52,7 @@ def start() -> Server:
 
 
 def _serve(requests: socket.socket) -> None:
-    process.set_name("pilot:files")
+    process.set_name(WORKING)
     signal.set_wakeup_fd(-1)  # the event loop's
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -96,10 +97,10 @@ def _answer(request: dict[str, Any], connection: int) -> None:
             operations.perform(request, stream)
         except OSError as error:
             _refuse(stream, error, str(request.get("path", "")))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             _refuse(stream, OSError(errno.EINVAL, str(error)), str(request.get("path", "")))
-        except (MemoryError, RecursionError, OverflowError) as error:
-            _refuse(stream, OSError(errno.EIO, repr(error)), str(request.get("path", "")))
+        except (MemoryError, RecursionError) as error:
+            _refuse(stream, OSError(errno.ENOMEM, repr(error)), str(request.get("path", "")))
 
 
 def _introduce(stream: socket.socket) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from spriggan.linux import libc
 from spriggan.pilot.files import replacing
 from spriggan.pilot.files.answers import MAX_ENTRIES, reply
+from spriggan.pilot.files.patience import syncing
 from spriggan.pilot.files.reading import open_regular, visible
 from spriggan.pilot.files.walking import OPEN_DIRECTORY, Step, walk
 
@@ -307,10 +308,11 @@ def _place(path: str) -> tuple[int, str]:
 def _sync(directory: int, *, whole_system: bool = False) -> None:
     """Make the directory's entries safe, or all of its file system: for a tree that is quicker."""
     try:
-        if whole_system:
-            libc.call("syncfs", directory, what="syncfs")
-        else:
-            os.fsync(directory)
+        with syncing():
+            if whole_system:
+                libc.call("syncfs", directory, what="syncfs")
+            else:
+                os.fsync(directory)
     except OSError as error:
         if error.errno != errno.EBADF:  # one that the user may not read
             raise

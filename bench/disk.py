@@ -1,103 +1,92 @@
-"""What the disk room costs: create, checkpoint under a writer, restore, and how fast a disk is written.
+"""What a sprite's disk gives, against the host's own file system below it.
 
-PYTHONPATH=src python bench/disk.py [DIRECTORY]      (as root; DIRECTORY on the file system to measure)
+fio in both: the host's own, which is copied into the sprite with its libraries.
 """
 
-import os
-import statistics
+from __future__ import annotations
+
+import io
+import json
+import shutil
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+import tarfile
 from pathlib import Path
+from typing import Any
 
-from spriggan.disk import Pool
-from spriggan.linux import loop, mount
+import serving
+from bench.figures import Row
+from bench.setting import Product, Setting
 
-ROUNDS = 10
-MIB = 1 << 20
-
-WRITER = """
-import os, sys, time
-blob, worst, last = os.urandom(65536), 0.0, time.monotonic()
-end = last + 0.8
-with open(sys.argv[1], "wb", buffering=0) as file:
-    while last < end:
-        file.write(blob)
-        now = time.monotonic()
-        worst, last = max(worst, now - last), now
-        if file.tell() > 60 << 20:
-            file.seek(0)
-print(worst * 1000)
-"""
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    start = time.monotonic()
-    work()
-    return (time.monotonic() - start) * 1000
-
-
-def show(what: str, values: list[float], unit: str = "ms") -> None:
-    print(f"{what:<34} median {statistics.median(values):8.1f}  max {max(values):8.1f} {unit}")
+# name, fio's options, what is read from its result, the least ratio to the host.
+JOBS = (
+    (
+        "sequential write of 1 GiB, synced",
+        "--rw=write --bs=1M --size=1G --ioengine=psync --end_fsync=1",
+        "MiB/s",
+        0.7,
+    ),
+    ("4K random write, direct, queue depth 1", "--rw=randwrite --bs=4k --direct=1 --iodepth=1", "IOPS", 0.45),
+    (
+        "4K random write, direct, queue depth 32",
+        "--rw=randwrite --bs=4k --direct=1 --iodepth=32",
+        "IOPS",
+        0.45,
+    ),
+)
+# Laid out before, so that both overwrite what is there.
+RANDOM = "--ioengine=libaio --size=512M --overwrite=1 --runtime=3 --time_based --ramp_time=1"
+COMMON = "--name=job --filename=fio.data --output-format=json --randrepeat=0"
+INSIDE = "/home/sprite/fio"
 
 
-def measure(pool: Pool, place: Path) -> None:
-    pool.create_disk("warm-up", 20)
-    show("create", [milliseconds(lambda n=n: pool.create_disk(f"sprite-{n}", 20)) for n in range(ROUNDS)])
-    with loop.attach(pool.disk_path("sprite-0")) as device:
-        mount.mount(device, place, "ext4", mount.MS_NOATIME, "discard")
-    try:
-        checkpoints(pool, place)
-        write(place)
-    finally:
-        mount.umount(place)
-    show("prepare swap", [milliseconds(lambda: pool.prepare_swap("sprite-0", "v0")) for _ in range(ROUNDS)])
-    show("swap", [milliseconds(lambda: pool.swap("sprite-0")) for _ in range(ROUNDS)])
-    show("retire", [milliseconds(lambda n=n: pool.retire_sprite(f"sprite-{n}")) for n in range(ROUNDS)])
-    show("trim", [milliseconds(lambda: (pool.empty_trash(), pool.trim()))])
+def measure(setting: Setting) -> list[Row]:
+    rows = []
+    data = setting.directory / "fio.data"
+    with setting.product() as product, product.sprite("disk") as sprite:
+        program = _carry_fio(product, sprite)
+        for what, options, unit, aim in JOBS:
+            if unit == "IOPS":
+                options = f"{options} {RANDOM}"
+            host: list[float] = []
+            inside: list[float] = []
+            try:
+                for _ in range(setting.some(6)):
+                    host.append(_result(_on_host(setting, options), unit))
+                    inside.append(_result(serving.run(sprite, f"{program} {COMMON} {options}"), unit))
+            finally:
+                data.unlink(missing_ok=True)
+            serving.run(sprite, "rm -f fio.data")
+            floor = Row(f"host: {what}", host, unit, more_is_better=True)
+            rows += [floor, Row(f"sprite: {what}", inside, unit, against=floor, aim=aim, more_is_better=True)]
+    return rows
 
 
-def checkpoints(pool: Pool, place: Path) -> None:
-    totals, pauses, gaps, blob = [], [], [], os.urandom(64 * MIB)
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    for number in range(ROUNDS):
-        (place / "dirty").write_bytes(blob)
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, place / "writer"], stdout=subprocess.PIPE)
-        time.sleep(0.25)
-        target = pool.checkpoint_dir("sprite-0", f"v{number}")
-        start = time.monotonic()
-        pauses.append(pool.snapshot("sprite-0", target, fd))
-        totals.append((time.monotonic() - start) * 1000)
-        gaps.append(float(writer.communicate()[0]))
-    os.close(fd)
-    show("checkpoint, 64 MB dirty, a writer", totals)
-    for part in ("flush_ms", "freeze_ms", "snapshot_ms"):
-        show(f"  of it {part[:-3]}", [getattr(pause, part) for pause in pauses])
-    show("  the writer's longest gap", gaps)
+def _carry_fio(product: Product, sprite: Any) -> str:
+    """Put the host's fio into the sprite; return how it is called there."""
+    program = shutil.which("fio")
+    if program is None:
+        raise RuntimeError("fio is not installed: apt-get install fio")
+    words = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout.split()
+    libraries = [Path(word) for word in words if word.startswith("/")]
+    [loader] = [library.name for library in libraries if library.name.startswith("ld-")]
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", dereference=True) as archive:
+        for file in (Path(program), *libraries):
+            archive.add(file, file.name)
+    with product.server.http() as http:
+        answer = http.put(
+            f"/v1/sprites/{sprite.name}/fs/write", params={"path": f"{INSIDE}.tar"}, content=packed.getvalue()
+        )
+        answer.raise_for_status()
+    serving.run(sprite, f"mkdir {INSIDE} && tar -xf {INSIDE}.tar -C {INSIDE}")
+    return f"{INSIDE}/{loader} --library-path {INSIDE} {INSIDE}/fio"
 
 
-def write(place: Path) -> None:
-    speeds, blob = [], memoryview(bytearray(os.urandom(MIB)) * 8)
-    for _ in range(3):
-        with (place / "big").open("wb", buffering=0) as file:
-            spent = milliseconds(lambda: ([file.write(blob) for _ in range(128)], os.fsync(file.fileno())))
-        speeds.append(1024 / spent * 1000)
-        (place / "big").unlink()
-    show("sequential write with fsync", speeds, "MiB/s")
+def _on_host(setting: Setting, options: str) -> str:
+    command = ["fio", *COMMON.split(), *options.split()]
+    return subprocess.run(command, cwd=setting.directory, check=True, capture_output=True, text=True).stdout
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as data:
-        pool, place = Pool(Path(data)), Path(data) / "mount"
-        place.mkdir()
-        print(f"{'make and open the pool':<34} {milliseconds(pool.open):.1f} ms")
-        try:
-            measure(pool, place)
-        finally:
-            pool.close()
-
-
-if __name__ == "__main__":
-    main()
+def _result(output: str, unit: str) -> float:
+    wrote: dict[str, Any] = json.loads(output[output.index("{") :])["jobs"][0]["write"]
+    return float(wrote["iops"]) if unit == "IOPS" else float(wrote["bw"]) / 1024

@@ -1,7 +1,7 @@
-"""TCP through the proxy against a direct connection to the same listener, in one run.
+"""TCP through the proxy, against a direct connection to the same listener.
 
-The direct connection is a socket made in the sprite's own network namespace. The client of the proxy
-is the ``websockets`` library; what it costs is part of the figures.
+The direct connection is a socket made in the sprite's own network. The client of the proxy is the ``websockets`` library;
+what it costs is part of the figures.
 """
 
 from __future__ import annotations
@@ -9,44 +9,62 @@ from __future__ import annotations
 import json
 import os
 import socket
-import statistics
-import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from websockets.sync.client import ClientConnection, connect
 
 import serving
+from bench.figures import Row
+from bench.peers import timed
+from bench.setting import Product, Setting
 from spriggan.linux import namespaces
 
-CONNECTIONS = 100
-ROUND_TRIPS = 1000
-BYTES = 1 << 30
-# Answers each byte with as many bytes as were asked for before, in eight bytes.
-SERVER = """
+PORT = 9000
+ROUND_TRIPS = 50  # of each round
+BYTES = 1 << 28
+CHUNK = 1 << 18
+# First eight bytes each: how many it is to take, and how many to give. Then it takes, gives, and so on.
+LISTENER = f"""
 import socket, threading
 def serve(connection):
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        size = int.from_bytes(connection.recv(8, socket.MSG_WAITALL))
-        chunk = b"x" * min(size, 1 << 20)
-        while connection.recv(1):
-            for _ in range(size // len(chunk)):
+        takes, gives = (int.from_bytes(connection.recv(8, socket.MSG_WAITALL)) for _ in "12")
+        chunk = b"x" * min(gives, {CHUNK})
+        while True:
+            left = takes
+            while left:
+                data = connection.recv(min(left, {CHUNK}))
+                if not data:
+                    return
+                left -= len(data)
+            for _ in range(gives // len(chunk)):
                 connection.sendall(chunk)
-listener = socket.create_server(("127.0.0.1", 9000), backlog=100)
+listener = socket.create_server(("127.0.0.1", {PORT}), backlog=100)
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
+
+
+class Line(Protocol):
+    """A connection to the listener."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def receive(self, size: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Direct:
     """A socket in the sprite's network."""
 
     def __init__(self, netns: int) -> None:
-        self._socket = namespaces.in_network(netns, lambda: socket.create_connection(("127.0.0.1", 9000)))
+        self._socket = namespaces.in_network(netns, lambda: socket.create_connection(("127.0.0.1", PORT)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
@@ -54,7 +72,10 @@ class Direct:
 
     def receive(self, size: int) -> None:
         while size:
-            size -= len(self._socket.recv(min(size, 1 << 20)))
+            data = self._socket.recv(min(size, CHUNK))
+            if not data:
+                raise RuntimeError("the listener has gone")
+            size -= len(data)
 
     def close(self) -> None:
         self._socket.close()
@@ -63,14 +84,16 @@ class Direct:
 class Proxied:
     """A connection through server and pilot."""
 
-    def __init__(self, server: serving.Server, name: str) -> None:
-        url = f"{server.url.replace('http', 'ws')}/v1/sprites/{name}/proxy"
-        headers = {"Authorization": f"Bearer {server.token}"}
+    def __init__(self, product: Product) -> None:
+        url = f"{product.server.url.replace('http', 'ws', 1)}/v1/sprites/proxy/proxy"
+        headers = {"Authorization": f"Bearer {product.server.token}"}
         self._socket: ClientConnection = connect(
-            url, additional_headers=headers, compression=None, max_size=None
+            url, additional_headers=headers, compression=None, max_size=None, close_timeout=0
         )
-        self._socket.send(json.dumps({"port": 9000}))
-        assert json.loads(self._socket.recv())["status"] == "connected"
+        self._socket.send(json.dumps({"port": PORT}))
+        answer = json.loads(self._socket.recv())
+        if answer["status"] != "connected":
+            raise RuntimeError(str(answer))
 
     def send(self, data: bytes) -> None:
         self._socket.send(data)
@@ -83,51 +106,97 @@ class Proxied:
         self._socket.close()
 
 
-def measure(make: Callable[[], Any]) -> dict[str, float]:
-    first, trips = [], []
-    for _ in range(CONNECTIONS):
-        start = time.perf_counter()
-        connection = make()
-        connection.send((1).to_bytes(8) + b"x")
-        connection.receive(1)
-        first.append(time.perf_counter() - start)
-        connection.close()
-    connection = make()
-    connection.send((1).to_bytes(8))
-    for _ in range(ROUND_TRIPS):
-        start = time.perf_counter()
-        connection.send(b"x")
-        connection.receive(1)
-        trips.append(time.perf_counter() - start)
-    connection.close()
-    connection = make()
-    connection.send(BYTES.to_bytes(8) + b"x")
+def measure(setting: Setting) -> list[Row]:
+    with setting.product() as product, product.sprite("proxy") as sprite:
+        sprite.create_service("listener", "python3", ["-c", LISTENER], http_port=PORT, duration=2)
+        netns = os.open(f"/proc/{_init(product)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            direct, proxied = _both(setting, lambda: Direct(netns), lambda: Proxied(product))
+        finally:
+            os.close(netns)
+    rows: list[Row] = []
+    for what, found in direct.items():
+        unit = "MiB/s" if what in ("download", "upload") else "ms"
+        floor = Row(f"direct: {what}", found, unit, more_is_better=unit != "ms")
+        rows += [
+            floor,
+            Row(f"proxy: {what}", proxied[what], unit, against=floor, more_is_better=unit != "ms"),
+        ]
+    return rows
+
+
+def _init(product: Product) -> int:
+    """The pid of the only sprite's init."""
+    runtime = Path(f"/run/spriggan/{product.server.instance}")
+    [spec] = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
+    return int(json.loads((Path(spec["containers_dir"]) / spec["sprite_id"] / "status").read_text())["pid"])
+
+
+def _both(
+    setting: Setting, direct: Callable[[], Line], proxied: Callable[[], Line]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    found: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+    serving.until(lambda: _connects(direct))
+    for number in range(setting.rounds):
+        for figures, make in zip(found, (direct, proxied), strict=True):
+            figures.setdefault("connect, and a byte there and back", []).append(_first_byte(make))
+            figures.setdefault("a byte there and back", []).extend(_round_trips(make))
+            if number < setting.some(4):
+                figures.setdefault("download", []).append(_download(make))
+                figures.setdefault("upload", []).append(_upload(make))
+    return found
+
+
+def _connects(make: Callable[[], Line]) -> bool:
+    try:
+        make().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def _line(make: Callable[[], Line], takes: int, gives: int) -> AbstractContextManager[Line]:
+    line = make()
+    line.send(takes.to_bytes(8) + gives.to_bytes(8))
+    return closing(line)
+
+
+def _first_byte(make: Callable[[], Line]) -> float:
     start = time.perf_counter()
-    connection.receive(BYTES)
-    throughput = BYTES / (time.perf_counter() - start) / 1e6
-    connection.close()
-    return {
-        "connect and first byte, ms": statistics.median(first) * 1000,
-        "round trip, ms": statistics.median(trips) * 1000,
-        "download of 1 GiB, MB/s": throughput,
-    }
+    with _line(make, 1, 1) as line:
+        line.send(b"x")
+        line.receive(1)
+        return (time.perf_counter() - start) * 1000
 
 
-def main() -> None:
-    with serving.server() as server:
-        server.start()
-        sprite = server.client().create_sprite("bench")
-        sprite.create_service("server", "python3", ["-c", SERVER], http_port=9000, duration=2)
-        runtime = Path(f"/run/spriggan/{server.instance}")
-        [spec] = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
-        state = json.loads((Path(spec["containers_dir"]) / spec["sprite_id"] / "status").read_text())
-        netns = os.open(f"/proc/{state['pid']}/ns/net", os.O_RDONLY)
-        direct = measure(lambda: Direct(netns))
-        proxied = measure(lambda: Proxied(server, "bench"))
-    print("| what | direct | proxy | ratio |\n|---|---|---|---|")
-    for what, figure in direct.items():
-        print(f"| {what} | {figure:.2f} | {proxied[what]:.2f} | {proxied[what] / figure:.2f} |")
+def _round_trips(make: Callable[[], Line]) -> list[float]:
+    with _line(make, 1, 1) as line:
+
+        def trip() -> None:
+            line.send(b"x")
+            line.receive(1)
+
+        trip()
+        return [timed(trip) for _ in range(ROUND_TRIPS)]
 
 
-if __name__ == "__main__":
-    main()
+def _download(make: Callable[[], Line]) -> float:
+    with _line(make, 1, BYTES) as line:
+        line.send(b"x")
+        return _rate(timed(lambda: line.receive(BYTES)))
+
+
+def _upload(make: Callable[[], Line]) -> float:
+    chunk = b"x" * CHUNK
+
+    def send() -> None:
+        for _ in range(BYTES // CHUNK):
+            line.send(chunk)
+        line.receive(1)
+
+    with _line(make, BYTES, 1) as line:
+        return _rate(timed(send))
+
+
+def _rate(milliseconds: float) -> float:
+    return BYTES / (1 << 20) / milliseconds * 1000

@@ -40,6 +40,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def token(self) -> str:
         return (self.data / "token").read_text().strip()
 
@@ -126,7 +131,11 @@ class Server:
         """Take everything down and require that nothing is left."""
         instance = self.instance if (self.data / "instance.json").exists() else None
         done = subprocess.run(
-            [SPRIGGAN, "down", "--data", str(self.data)], capture_output=True, text=True, check=False
+            [SPRIGGAN, "down", "--data", str(self.data)],
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,  # a terminal's Ctrl-C is for whoever called, not for this
         )
         if self._process is not None and self._process.poll() is None:
             self._process.kill()

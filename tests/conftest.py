@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ import serving
 # How long an example takes says something about the machine, not about what is tested.
 settings.register_profile("spriggan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spriggan")
+
+# Who is told to end, and not by a keyboard, leaves nothing on the machine either.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 

@@ -199,9 +199,8 @@ class _Most:
     """How much the server's and the sprite's pilot processes grow while the block lasts."""
 
     def __init__(self, server: serving.Server, sprite: Any) -> None:
-        assert server._process is not None
-        marks = (f"pilot:{sprite.name}", "pilot:files")
-        self._pids = [server._process.pid, *_processes(server.instance, marks)]
+        self._server = server
+        self._names = (f"pilot:{sprite.name}", "pilot:files")
         self._before = self._resident()
         self._done = threading.Event()
         self.grown = 0
@@ -219,11 +218,16 @@ class _Most:
             self.grown = max(self.grown, self._resident() - self._before)
 
     def _resident(self) -> int:
-        total = 0
-        for pid in self._pids:
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                total += int(line.split()[1]) << 10 if line.startswith("RssAnon") else 0
-        return total
+        return sum(map(_anonymous, [self._server.pid, *_processes(self._server.instance, self._names)]))
+
+
+def _anonymous(pid: int) -> int:
+    """Bytes of memory that are a process's own; 0 of one that has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def _processes(instance: str, names: tuple[str, ...]) -> list[int]:

@@ -40,11 +40,6 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def token(self) -> str:
         return (self.data / "token").read_text().strip()
 

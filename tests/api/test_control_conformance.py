@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 
 import pytest
 import websockets
-from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from sprites import AsyncSpritesClient
 
 import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 
 
 @pytest.fixture

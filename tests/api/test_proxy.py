@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from proof import JAVASCRIPT, PLAIN, proves
 
 import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, proves
 
 ECHO = """
 import socketserver, sys

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from sprites.exceptions import APIError
 from sprites.services import get_service, list_services, signal_service, start_service, stop_service
 
 import nodejs
 import serving
+from proof import JAVASCRIPT, PLAIN, PYTHON, proves
 from serving import until
 
 TICKER = ["-c", "while :; do echo tick; echo tock >&2; sleep 0.1; done"]

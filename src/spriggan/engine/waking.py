@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _BRIEF = 500  # characters of a report that go into a sprite's last error; the log has more
 
 UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
+# A start is work for a processor. When many are asked for at once, the first ones are to be ready soon, and not
+# all of them together when the last one is: clients wait for some seconds only.
+AT_ONCE = max(4, 2 * (os.cpu_count() or 1))
 
 
 def slot_of(spec: SpriteSpec) -> int:
@@ -58,6 +61,7 @@ class Waking:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._slots = asyncio.Lock()
+        self._starting = asyncio.Semaphore(AT_ONCE)
 
     async def prepare(self) -> None:
         """Do beforehand what the first sprite would wait for."""
@@ -245,7 +249,7 @@ class Waking:
         """
         pool, said = self._core.host.pool, None
         try:
-            await self._put_box_around(row, live)
+            await self._in_turn(row, live)
         except DamagedDisk as damage:
             await self._take_away(row, live, frozen=False, grace=0)
             tried = await asyncio.to_thread(pool.repair, row.id)
@@ -253,12 +257,16 @@ class Waking:
             if not tried.mended:
                 raise _beyond_repair(row, tried) from damage
             try:
-                await self._put_box_around(row, live)
+                await self._in_turn(row, live)
             except DamagedDisk as error:
                 raise _beyond_repair(row, tried) from error
             said = f"its disk did not mount and was repaired by e2fsck: {_brief(tried.report)}"
         await asyncio.to_thread(pool.mounted_well, row.id)
         return said
+
+    async def _in_turn(self, row: SpriteRow, live: Live) -> None:
+        async with self._starting:
+            await self._put_box_around(row, live)
 
     async def _put_box_around(self, row: SpriteRow, live: Live) -> None:
         host = self._core.host

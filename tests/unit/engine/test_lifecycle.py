@@ -12,8 +12,9 @@ import pytest
 
 from spriggan.box.box import State
 from spriggan.disk.guard import Reading
-from spriggan.engine import CreateRequest, Engine
+from spriggan.engine import CreateRequest, Engine, waking
 from spriggan.errors import AlreadyExists, Broken, Conflict, InvalidValue, NoSpace, NotFound
+from spriggan.wire.spec import SpriteSpec
 
 from .conftest import OPTIONS
 from .world import World
@@ -297,3 +298,36 @@ async def test_update_keeps_what_is_not_given(start: Start) -> None:
     assert (changed.labels, changed.url_settings["auth"]) == ([], "public")
     with pytest.raises(InvalidValue):
         await engine.update("dev", url_settings={"auth": "x"})
+
+
+async def test_of_many_starts_at_once_the_first_asked_for_are_the_first(
+    start: Start, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start()
+    names = [f"dev-{number}" for number in range(waking.AT_ONCE + 3)]
+    for name in names:
+        await engine.create(CreateRequest(name))
+    begun: list[str] = []
+    may_end = asyncio.Event()
+    real = world.box.start
+
+    async def slow(spec: SpriteSpec, netns: int) -> None:
+        begun.append(spec.name)
+        await may_end.wait()
+        await real(spec, netns)
+
+    monkeypatch.setattr(world.box, "start", slow)
+    asked = []
+    for name in names:
+        asked.append(asyncio.create_task(write(engine, world, name, "here")))
+        await asyncio.sleep(0.01)
+
+    async def full() -> bool:
+        return len(begun) == waking.AT_ONCE
+
+    await until(full)
+    await asyncio.sleep(0.2)
+    assert set(begun) == set(names[: waking.AT_ONCE])
+    may_end.set()
+    await asyncio.gather(*asked)
+    assert set(begun) == set(names)

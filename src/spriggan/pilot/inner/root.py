@@ -25,6 +25,7 @@ from spriggan.linux.mount import (
     mount,
     umount,
 )
+from spriggan.pilot.inner import kept
 from spriggan.pilot.inner.identity import Identity, settle
 
 # Where the three layers of our own images stand; the names are those of the system we follow.
@@ -74,9 +75,11 @@ def assemble(
         disk.mkdir(parents=True, exist_ok=True)
         _mount_disk(Path(disk_image), disk)
         faults.point("pilot:disk")
+        kept.give(disk)
         lost_host_keys = settle(disk, identity)
         (staging / OWN_DISK).mkdir(exist_ok=True)
-        bind(disk, staging / OWN_DISK)
+        own_disk = staging / OWN_DISK
+        bind(disk, own_disk)
         mapped.show(disk, disk, userns, MOUNT_ATTR_IDMAP)
         names = layer_names(len(layers))
         for layer, name in zip(layers, names, strict=True):
@@ -86,6 +89,7 @@ def assemble(
         (staging / ROOT).mkdir(exist_ok=True)
         options = f"lowerdir={':'.join(f'/{name}' for name in names)},upperdir=/{UPPER},workdir=/{WORK}"
         mapped.overlay(staging, ROOT, options, first_id)
+        kept.keep(own_disk)
     except BaseException:
         dismantle(staging)
         raise

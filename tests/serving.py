@@ -215,7 +215,7 @@ def leftovers(instance: str, data: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                where = (entry / "cgroup").read_text() + (entry / "cmdline").read_text()
+                where = "".join((entry / name).read_text(errors="replace") for name in ("cgroup", "cmdline"))
             except OSError:
                 continue
             if f"spriggan-{instance}" in where or f"/run/spriggan/{instance}" in where:

@@ -27,7 +27,6 @@ async def patiently(child: int, wait: Callable[[], Awaitable[T]]) -> T:
 
     ``child`` is a descriptor of the process that it comes from. Raises ``TimeoutError`` if that hangs.
     """
-    pid = process.pid_of(child)
     sleep: process.Sleep | None = None
     since = 0.0
     while True:
@@ -37,7 +36,7 @@ async def patiently(child: int, wait: Callable[[], Awaitable[T]]) -> T:
         except TimeoutError:
             if not look.expired():
                 raise
-            before, sleep, now = sleep, process.asleep(pid), time.monotonic()
+            before, sleep, now = sleep, process.asleep(process.pid_of(child)), time.monotonic()
             if sleep is None or sleep != before:
                 since = now
             elif now - since >= HANGS_S.get(sleep.name, HANGS_S[WORKING]):

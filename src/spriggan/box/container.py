@@ -299,7 +299,15 @@ class ContainerBox:
                 task.cancel()
             await asyncio.gather(asking, dying, return_exceptions=True)
         if status >= 300:
-            raise Broken(json.loads(answer).get("message", f"The pilot answered {status}."))
+            raise Broken(_words(answer) or f"The pilot of {sprite_id} answered {status}.")
+
+
+def _words(answer: bytes) -> str:
+    """What a pilot says went wrong; nothing if it failed over the request itself, as one that ends may."""
+    try:
+        return str(json.loads(answer)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _images(spec: SpriteSpec) -> list[Path]:

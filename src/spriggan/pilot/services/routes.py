@@ -114,14 +114,14 @@ class ServiceRoutes:
         lines = _lines(request.query_params.get("lines"))
         duration = seconds(request.query_params.get("duration"), "duration", 0, LONGEST_WATCH_S)
         history, position = await service.log.history(lines)
-
-        over = self._spawn(asyncio.sleep(duration))
+        over = self._spawn(asyncio.sleep(duration)) if duration else None
 
         async def events() -> AsyncIterator[Event]:
             for event in history:
                 yield event
-            async for event in service.log.follow(position, over):
-                yield event
+            if over is not None:
+                async for event in service.log.follow(position, over):
+                    yield event
             yield _complete(service)
 
         return _ndjson(events())

@@ -6,9 +6,8 @@ itself with SIGKILL, so that a test can look at what the next start makes of it.
 be told; it is followed by ``stop`` for SIGSTOP, which lets a test end another process first. The
 first process at the point renames FILE to ``FILE.<its pid>``: each fault comes about once.
 
-Processes of every kind have points: the server, the zygote, pilots and the freezer, which inherit the
-variable. Unset, a point costs one comparison. This module imports nothing of the package, and little else:
-the freezer has it, too, and is started for every checkpoint.
+Processes of every kind have points: the server, the zygote and pilots, which inherit the variable. Unset, a
+point costs one comparison. This module imports nothing of the package.
 """
 
 from __future__ import annotations

@@ -189,10 +189,9 @@ class Bench:
         """Do ``work``, kill ``victim`` while a process stands still at ``point``, let that go on.
 
         Victims: the ``server``, the ``zygote``; of the sprite ``name`` its ``pilot`` and the ``init`` of
-        its container; whoever is at the point ``itself``; the ``freezer`` at the point and, before it, its ``watchdog``.
-        Several are joined by ``+``; with ``restart`` another server is started as well, while that
-        process still stands there. ``meanwhile`` is done last. What a server that died could not answer
-        is an answer that broke.
+        its container; whoever is at the point ``itself``. Several are joined by ``+``; with ``restart``
+        another server is started as well, while that process still stands there. ``meanwhile`` is done
+        last. What a server that died could not answer is an answer that broke.
         """
         self.arm(point, stop=victim != "itself")
         asked = self.beside(work)
@@ -201,7 +200,7 @@ class Bench:
             if each == "restart":
                 self.start()
             elif each != "itself":  # which has killed itself
-                self._kill(each, there, name, wait=point != "rest:frozen")
+                self._kill(each, name, wait=point != "rest:frozen")
         meanwhile()
         with contextlib.suppress(ProcessLookupError):
             os.kill(there, signal.SIGCONT)
@@ -209,7 +208,7 @@ class Bench:
 
     def kill(self, role: str, name: str) -> None:
         """SIGKILL to the zygote, or to a sprite's pilot or container's init."""
-        self._kill(role, 0, name)
+        self._kill(role, name)
 
     def kill_if_there(self, role: str, name: str) -> None:
         """The same, at this very moment."""
@@ -243,16 +242,11 @@ class Bench:
     def _marks(self) -> list[Path]:
         return list(self._file.parent.glob(f"{self._file.name}.[0-9]*"))
 
-    def _kill(self, victim: str, there: int, name: str, *, wait: bool = True) -> None:
+    def _kill(self, victim: str, name: str, *, wait: bool = True) -> None:
         if victim == "server":
             self.server.kill()
             return
-        if victim == "freezer":
-            pids = [there]
-        elif victim == "watchdog":
-            pids = [pid for pid in holdings.processes(self.server) if holdings.parent(pid) == there]
-        else:
-            pids = until(lambda: self.pids_of(victim, name), what=f"{victim} to be there")
+        pids = until(lambda: self.pids_of(victim, name), what=f"{victim} to be there")
         assert len(pids) == 1, (victim, pids)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

@@ -27,8 +27,7 @@ from serving import until
 
 # The points of each change, in the order in which they are passed.
 CREATE = ["create:intent", "blank:subvolume", "blank:formatted", "blank:named", "create:disk", "create:done"]
-FREEZER = ["freezer:flushed", "freezer:frozen", "freezer:snapshot", "freezer:thawed"]
-SNAPSHOT = ["snapshot:draft", "snapshot:named"]
+SNAPSHOT = ["snapshot:draft", "snapshot:replayed", "snapshot:named"]
 FORK = ["fork:intent", *SNAPSHOT, "fork:disk", "fork:done"]
 CHECKPOINT = ["checkpoint:intent", *SNAPSHOT, "checkpoint:snapshot", "checkpoint:done"]
 RESTORE_RUNNING = ["restore:intent", "restore:cloned", "restore:prepared"]
@@ -67,7 +66,7 @@ PILOT_SERVES = ["pilot:ready", "pilot:reported"]
 PILOT_STOPS = ["pilot:ended", "pilot:dismantled"]
 REVIVE = ["revive:cleared", "pilot:adopted"]
 WARMTH = ["rest:frozen", "wake:thawed"]
-RECOVERY = ["recovery:thawed", "recovery:found", "recovery:settled"]
+RECOVERY = ["recovery:found", "recovery:settled"]
 FIRST_START = ["file:written", "volume:formatted", "volume:made", "volume:mounted", "token:written"]
 
 EXEC = "/exec?cmd=true"
@@ -117,7 +116,7 @@ def explained(bench: Bench, name: str, answer: Answer, *, done: bool, silent: bo
 
 def server_died(bench: Bench, victim: str, point: str) -> bool:
     """Whether to look at what a restart makes of it; starts one."""
-    at_its_own = point.partition(":")[0] not in ("freezer", "pilot", "keeper", "zygote")
+    at_its_own = point.partition(":")[0] not in ("pilot", "keeper", "zygote")
     if "server" in victim or (victim == "itself" and at_its_own):
         bench.restart()
         return True
@@ -140,18 +139,11 @@ def test_create(bench: Bench, point: str) -> None:
     bench.nothing_left(before)
 
 
-def freezers(point: str) -> list[str]:
-    """The freezing child and its watchdog die at the child's own points."""
-    if point not in FREEZER:
-        return ["pilot", "init", "itself"]
-    return ["pilot", "init", "itself", "watchdog+freezer", "server", "server+watchdog+freezer"]
-
-
-@points(*CHECKPOINT, *FREEZER)
+@points(*CHECKPOINT)
 def test_checkpoint(bench: Bench, point: str) -> None:
     name = subject(bench, "kept")
     before = bench.held()
-    for victim in freezers(point):
+    for victim in ("pilot", "init", "itself"):
         state, known = f"{point}/{victim}", bench.checkpoints(name)
         bench.write(name, state)
         answer = bench.strike(point, victim, name, lambda: bench.request("POST", "/kept/checkpoint"))
@@ -168,11 +160,11 @@ def test_checkpoint(bench: Bench, point: str) -> None:
     bench.nothing_left(before)
 
 
-@points(*FORK, "freezer:frozen")
+@points(*FORK)
 def test_fork(bench: Bench, point: str) -> None:
     name = subject(bench, "parent")
     before = bench.held()
-    for victim in freezers(point):
+    for victim in ("pilot", "init", "itself"):
         state = f"{point}/{victim}"
         bench.write(name, state)
         body = {"name": "child"}
@@ -419,8 +411,8 @@ def test_the_zygote_is_killed_at_every_point(bench: Bench, change: str) -> None:
     before = bench.held()
     passed = {
         "create": CREATE,
-        "checkpoint": [CHECKPOINT[0], *FREEZER, *CHECKPOINT[1:]],
-        "fork": [FORK[0], *FREEZER, *FORK[1:]],
+        "checkpoint": CHECKPOINT,
+        "fork": FORK,
         "restore": RESTORE,
         "delete_checkpoint": DELETE,
         "destroy": DESTROY,
@@ -462,26 +454,6 @@ def test_the_first_start_is_killed(point: str) -> None:
         server.start()
         assert serving.run(server.client().create_sprite("first"), "echo works") == "works"
         assert not [path for path in server.data.iterdir() if path.name.endswith(".new")]
-
-
-def test_a_snapshot_that_outlives_its_server_is_waited_for(bench: Bench) -> None:
-    """A freezer goes on when its server is dead. What it makes must not come after the next start's tidying."""
-    name = subject(bench, "kept")
-    before = bench.held()
-    bench.write(name, "outlived")
-    started = []
-
-    def start_beside_it() -> None:
-        started.append(bench.beside(bench.start))
-        until(lambda: "waiting for a snapshot" in bench.server.log.read_text(), what="recovery to wait")
-
-    def work() -> Answer:
-        return bench.request("POST", "/kept/checkpoint")
-
-    bench.strike("freezer:flushed", "server", name, work, meanwhile=start_beside_it)
-    started[0].result()
-    assert bench.read(name) == "outlived"
-    bench.nothing_left(before)
 
 
 def test_every_point_has_its_rows() -> None:

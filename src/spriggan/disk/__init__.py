@@ -2,7 +2,6 @@
 
 from spriggan.disk.guard import Pressure, Reserve
 from spriggan.disk.pool import Pool
-from spriggan.disk.snapshot import Pause
 from spriggan.disk.usage import Usage
 
-__all__ = ["Pause", "Pool", "Pressure", "Reserve", "Usage"]
+__all__ = ["Pool", "Pressure", "Reserve", "Usage"]

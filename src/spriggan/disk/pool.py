@@ -7,25 +7,22 @@ Everything takes constant time. Every step can be repeated: recovery does so aft
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from spriggan import faults
-from spriggan.disk import blank, repair, snapshot, thawing
+from spriggan.disk import blank, repair
 from spriggan.disk.repair import Repair
-from spriggan.disk.snapshot import Pause
+from spriggan.disk.replay import replay
 from spriggan.disk.usage import Usage, allocated, host_space, slack
 from spriggan.disk.volume import Volume
 from spriggan.errors import AlreadyExists, InvalidRequest, InvalidValue, NotFound
-from spriggan.linux import btrfs, freeze, loop
-
-log = logging.getLogger(__name__)
+from spriggan.linux import btrfs, filesystem
 
 IMAGE = "disk.img"
 LARGEST_GB = 16_000  # ext4 with 4 KiB blocks ends a little above
@@ -35,7 +32,6 @@ _DRAFT = ".draft-"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 _WORTH_TRIMMING = 64 << 20
 _PATIENCE = 10.0  # seconds that a trim waits for deletions
-_FREEZER_PATIENCE = 20.0  # seconds that recovery waits for a dead server's snapshot
 
 
 class Pool:
@@ -106,12 +102,13 @@ class Pool:
 
     def snapshot(
         self, sprite_id: str, destination: Path, mount_fd: int | None = None, *, read_only: bool = True
-    ) -> Pause:
+    ) -> None:
         """Make ``destination`` a clone of the sprite's disk; committed on return.
 
-        If the disk is mounted, ``mount_fd`` must be a descriptor of a directory in it. The sprite's
-        writers then stand still for a moment. A checkpoint is read-only; a fork (``disk_dir`` of the new
-        sprite) is not.
+        If the disk is mounted, ``mount_fd`` must be a descriptor of a directory in it. Nobody is stopped:
+        what was written before the call is in the clone; of what is written meanwhile, as much as after
+        a power cut at one moment. A checkpoint is read-only, and its journal is replayed already; a fork
+        (``disk_dir`` of the new sprite) is neither. Raises ``Broken`` if a checkpoint does not mount.
         """
         self._inside(destination)
         source = self.disk_dir(sprite_id)
@@ -122,18 +119,22 @@ class Pool:
         destination.parent.mkdir(mode=0o700, exist_ok=True)
         if mount_fd is None:
             _clone(source, destination, read_only=read_only)
-            return Pause(0.0, 0.0, 0.0)
+            return
+        filesystem.syncfs(mount_fd)
         draft = destination.with_name(_DRAFT + secrets.token_hex(4))
         try:
-            pause = snapshot.frozen(mount_fd, source, draft, read_only=read_only)
+            btrfs.snapshot(source, draft, read_only=False)
             faults.point("snapshot:draft")
+            if read_only:  # a fork's is replayed when it starts
+                replay(draft / IMAGE, self.root)
+                btrfs.set_read_only(draft, True)
+            faults.point("snapshot:replayed")
             draft.rename(destination)
         except BaseException:
             self.delete(draft)
             raise
         faults.point("snapshot:named")
         btrfs.commit(destination.parent)
-        return pause
 
     def _blank(self, size_gb: int) -> Path:
         """Return the blank of a size, made when it is first asked for."""
@@ -257,31 +258,6 @@ class Pool:
         drafts = [path for path in sorted((self.root / "blanks").iterdir()) if path.name.startswith(_DRAFT)]
         return strays + drafts
 
-    def thaw_all(self) -> list[str]:
-        """Thaw every mounted disk of this pool; return the names of those that were frozen.
-
-        To be called before anything else touches them: a freeze outlives its maker. What a dead server
-        was snapshotting is waited for, so that no draft turns up after its orphans were removed.
-        """
-        for directory in (self.root / "disks").iterdir():
-            if not snapshot.wait_for_freezer(directory, 0):
-                log.warning("waiting for a snapshot of %s that another server began", directory.name)
-                snapshot.wait_for_freezer(directory, _FREEZER_PATIENCE)
-        names = {loop.backing_id(image): image.parent.name for image in self._images()}
-        frozen = []
-        for device in loop.attached():
-            if (
-                device.backing in names
-                and not device.read_only
-                and thawing.thaw_device(device.path, self.root)
-            ):
-                frozen.append(names[device.backing])
-        return frozen
-
-    def _images(self) -> Iterator[Path]:
-        for pattern in ("disks/*", "trash/*", "trash/*/*"):
-            yield from self.root.glob(f"{pattern}/{IMAGE}")
-
     # Space.
 
     def allocated(self) -> dict[str, int]:
@@ -306,7 +282,7 @@ class Pool:
         """Give all free space back to the host, first that of mounted disks; return the bytes it got."""
         before = allocated(self.image)
         for fd in mount_fds:
-            freeze.syncfs(fd)  # what was deleted since the last commit is not free before the next
+            filesystem.syncfs(fd)  # what was deleted since the last commit is not free before the next
             _trim(fd)
         self._settle()
         self._trim_pool()
@@ -379,7 +355,7 @@ def _sizes(directory: Path) -> dict[str, int]:
 
 def _trim(fd: int) -> None:
     try:
-        freeze.trim(fd)
+        filesystem.trim(fd)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY):
             raise  # a file system below that cannot make holes gives nothing back

@@ -29,7 +29,7 @@ class Checkpoints:
         core.intents.handle("delete_checkpoint", self._settle_delete)
 
     async def create(self, name: str, comment: str, progress: Progress) -> Checkpoint:
-        """Keep the disk as it is now. Processes pause for milliseconds and are not stopped."""
+        """Keep the disk as it is now. Nothing that runs is stopped."""
         values.comment(comment)
         await self._core.row(name)
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"checkpoint {name}")
@@ -62,7 +62,7 @@ class Checkpoints:
                 faults.point("checkpoint:intent")
                 progress(f"Creating a checkpoint of {row.name}")
                 directory = core.host.pool.checkpoint_dir(row.id, checkpoint_id)
-                pause = await self._snapshots.take(row, live, directory, read_only=True)
+                await self._snapshots.take(row, live, directory, read_only=True)
                 faults.point("checkpoint:snapshot")
                 made = Checkpoint(
                     sprite_id=row.id,
@@ -84,12 +84,10 @@ class Checkpoints:
 
                 await core.store.run(work)
                 faults.point("checkpoint:done")
-        if live.slot is not None:
-            progress(f"Writers waited for {pause.freeze_ms + pause.snapshot_ms:.0f} ms")
         return made
 
     async def _settle_create(self, intent: Intent, _live: Live) -> str:
-        """Undo: a snapshot whose freeze nobody saw through to its end is worth nothing."""
+        """Undo: nobody was told of it."""
         pool, checkpoint_id = self._core.host.pool, intent.details["checkpoint"]
         await asyncio.to_thread(pool.retire, pool.checkpoint_dir(intent.sprite_id, checkpoint_id))
         await self._core.store.run(lambda tx: rows.close_intent(tx, intent))

@@ -64,8 +64,6 @@ async def _remove(host: Host, data: Path, say: Say) -> None:
         except (SprigganError, OSError) as error:
             errors.append(error)
 
-    if host.pool.is_open:
-        await attempt(asyncio.to_thread(host.pool.thaw_all))
     for box in host.boxes.values():
         for sprite_id in await asyncio.to_thread(box.list):
             say(f"stopping {sprite_id}")

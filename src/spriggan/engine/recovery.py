@@ -37,11 +37,6 @@ class Recovery:
 
     async def run(self) -> None:
         """The data directory is locked, its store and its pool are open."""
-        pool = self._core.host.pool
-        # A freeze outlives its maker. While a disk is frozen, whoever touches it hangs: us, too.
-        for sprite_id in await asyncio.to_thread(pool.thaw_all):
-            self._say(f"thawed the disk of {sprite_id}")
-        faults.point("recovery:thawed")
         known = {row.id: row for row in await self._core.store.run(rows.sprites)}
         self._core.lives.update({sprite_id: Live(sprite_id) for sprite_id in known})
         await self._find_boxes(known)

@@ -6,7 +6,6 @@ import asyncio
 import os
 from pathlib import Path
 
-from spriggan.disk.snapshot import Pause
 from spriggan.engine.core import Core
 from spriggan.engine.live import Live
 from spriggan.engine.records import SpriteRow
@@ -18,18 +17,19 @@ class Snapshots:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def take(self, row: SpriteRow, live: Live, destination: Path, *, read_only: bool) -> Pause:
+    async def take(self, row: SpriteRow, live: Live, destination: Path, *, read_only: bool) -> None:
         """Snapshot the disk of ``row``, its lock held, to ``destination``; durable on return.
 
-        A disk in use is flushed and frozen for the moment of the snapshot.
+        A disk in use is flushed first; nobody who writes to it is stopped.
         """
         pool = self._core.host.pool
         if destination.exists():  # of an attempt whose end nobody saw
             await asyncio.to_thread(pool.retire, destination)
         if live.slot is None:
-            return await asyncio.to_thread(pool.snapshot, row.id, destination, None, read_only=read_only)
+            await asyncio.to_thread(pool.snapshot, row.id, destination, None, read_only=read_only)
+            return
         mount = await asyncio.to_thread(self._core.host.boxes[row.box].disk_fd, row.id)
         try:
-            return await asyncio.to_thread(pool.snapshot, row.id, destination, mount, read_only=read_only)
+            await asyncio.to_thread(pool.snapshot, row.id, destination, mount, read_only=read_only)
         finally:
             os.close(mount)

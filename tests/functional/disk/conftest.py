@@ -10,7 +10,7 @@ import pytest
 
 from spriggan.disk import Pool
 from spriggan.errors import MissingCapability
-from spriggan.linux import loop, mount
+from spriggan.linux import copies, loop, mount
 
 
 class Bench:
@@ -31,12 +31,14 @@ class Bench:
 
     def umount(self, place: Path) -> None:
         mount.umount(place)
+        copies.unmount(place)  # somebody's new mount namespace may have one
         self.mounts.remove(place)
 
     def clean_up(self) -> None:
         for place in list(self.mounts):
             with contextlib.suppress(OSError):
                 mount.umount(place, mount.MNT_DETACH)
+            copies.unmount(place)
         self.pool.close()
 
 

@@ -160,7 +160,7 @@ class MemoryEngine:
             raise NoSpace("the host is nearly full", hint="delete something")
         progress("Creating checkpoint...")
         if self.fail_checkpoints:
-            raise Broken("the freezer broke", hint="try again")
+            raise Broken("the disk broke", hint="try again")
         sprite = await self.get(name)
         made = Checkpoint(
             sprite_id=sprite.id,

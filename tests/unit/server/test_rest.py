@@ -244,7 +244,7 @@ def test_checkpoint_failures(client: httpx.Client, server: Running, sprite: str)
     server.engine.fail_checkpoints = True
     told = lines(client.post(f"/v1/sprites/{sprite}/checkpoint", json={}))
     assert told[-1]["type"] == "error"
-    assert told[-1]["error"] == "Failed to create checkpoint: the freezer broke"
+    assert told[-1]["error"] == "Failed to create checkpoint: the disk broke"
     assert told[-1]["code"] == "broken"
     server.engine.full = True
     refused(client.post(f"/v1/sprites/{sprite}/checkpoint", json={}), 507, "no_space")

@@ -48,7 +48,7 @@ def show(
         (staging / part).mkdir(parents=True, exist_ok=True)
     try:
         with loop.attach(image, read_only=True) as device:
-            # It was frozen when it was taken, so there is nothing in its journal to be done.
+            # Its journal was replayed when it was taken.
             mount(device, staging / _DISK, "ext4", MS_RDONLY | MS_NOSUID | MS_NODEV, "noload")
         mapped.show(staging / _DISK, staging / _DISK, userns, MOUNT_ATTR_IDMAP)
         lower = ":".join(f"/{part}" for part in (f"{_DISK}/root-upper/upper", *root.layer_names(layers)))

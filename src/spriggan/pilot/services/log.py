@@ -68,7 +68,7 @@ class ServiceLog:
         now = time.time()
         async with self._writing:
             try:
-                # In a thread: the file system may be frozen for a moment, and the pilot must not be.
+                # In a thread: a disk can be slow, and the pilot must not be.
                 await asyncio.to_thread(self._append, stream, lines, now)
                 self._complaint = ""
             except OSError as error:

@@ -1,38 +1,19 @@
-"""A mounted file system as a whole: freeze and thaw it, flush it, trim it.
+"""A mounted file system as a whole: flush it, trim it.
 
 All take a descriptor of anything inside the file system. It may belong to a bind or
-idmapped mount of it; an overlay on top refuses.
+idmapped mount of it; an overlay on top refuses to be trimmed.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import struct
 
 from spriggan.linux import libc
 
-FIFREEZE = 0xC0045877
-FITHAW = 0xC0045878
 FITRIM = 0xC0185879
 
 _EVERYTHING = 0xFFFFFFFFFFFFFFFF
-
-
-def freeze(fd: int) -> None:
-    """Write everything out and block all further writers until ``thaw``; EBUSY if frozen already."""
-    fcntl.ioctl(fd, FIFREEZE, 0)
-
-
-def thaw(fd: int) -> bool:
-    """Let writers go on; False if the file system was not frozen."""
-    try:
-        fcntl.ioctl(fd, FITHAW, 0)
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            return False
-        raise
-    return True
 
 
 def syncfs(fd: int) -> None:

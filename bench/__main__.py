@@ -105,7 +105,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "spriggan": __version__,
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),  # builds have names that say nothing elsewhere
         "distribution": platform.freedesktop_os_release()["PRETTY_NAME"],
         "file_system": _words("findmnt", "-n", "-o", "FSTYPE", "-T", str(PLACE)),
         "podman": _words("podman", "--version"),

@@ -51,7 +51,7 @@ START_LIFE = (
 )
 COUNT_LIFE = "pgrep -xfc 'sleep 42424' || true"
 
-# On a frozen disk this would wait for ever.
+# On a disk that takes no writes this fails, or waits until it is ended.
 PROBE = "timeout 20 sh -c 'echo probe > probe && sync probe && rm probe'"
 
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -146,10 +145,7 @@ def holding(server: serving.Server, name: str, program: str, *, user: str = "roo
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Raises ``AssertionError`` if it does not come true in time."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.02)
+    serving.until(condition, PATIENCE_S)
 
 
 def works(server: serving.Server, sprite: Any) -> None:

@@ -79,7 +79,7 @@ class Box(Protocol):
         ...
 
     def disk_fd(self, sprite_id: str) -> int:
-        """Open the root of the sprite's mounted disk, to flush and freeze it; the caller closes it."""
+        """Open the root of the sprite's mounted disk, to flush and trim it; the caller closes it."""
         ...
 
     def spec(self, sprite_id: str) -> SpriteSpec | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from spriggan.pilot.process import Process
 from spriggan.wire.durations import format_duration, parse_duration
@@ -36,13 +36,24 @@ _CODES = {
 }
 
 
-class BadRequest(Exception):
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Refusal(Exception):
+    """A request that cannot be done; ``status`` is the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.hint = hint
+
+
+class BadRequest(Refusal):
     """A parameter that cannot be right (400)."""
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(400, message, hint)
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,20 @@ def default_environment(spec: SpriteSpec) -> dict[str, str]:
         "LANG": "C.UTF-8",
         **spec.environment,
     }
+
+
+def refusing(handler: Handler) -> Handler:
+    """``handler``, with an answer to what it refuses, and to clients that leave before they have asked."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Refusal as error:
+            return error_response(error.status, error.message, error.hint)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    return handle
 
 
 def error_response(

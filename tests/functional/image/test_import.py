@@ -531,16 +531,13 @@ def test_an_interrupted_import(
     assert store.import_image(Request(source, "it")).digests[1:] == image.digests
 
 
+def importing_from_a_pipe(data: Path) -> list[str]:
+    program = str(Path(sys.executable).parent / "spriggan")
+    return [program, "image", "import", "it", "-", "--data", str(data)]
+
+
 def test_an_import_from_a_pipe_that_is_interrupted(store: ImageStore, data: Path) -> None:
-    command = [
-        str(Path(sys.executable).parent / "spriggan"),
-        "image",
-        "import",
-        "it",
-        "-",
-        "--data",
-        str(data),
-    ]
+    command = importing_from_a_pipe(data)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(SMALL[:2000])
@@ -558,15 +555,7 @@ def test_an_import_from_a_pipe_that_is_interrupted(store: ImageStore, data: Path
 
 
 def test_from_standard_input(data: Path, store: ImageStore) -> None:
-    command = [
-        str(Path(sys.executable).parent / "spriggan"),
-        "image",
-        "import",
-        "it",
-        "-",
-        "--data",
-        str(data),
-    ]
+    command = importing_from_a_pipe(data)
     done = subprocess.run(command, input=gzip.compress(SMALL), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"it: 1 layer, ")

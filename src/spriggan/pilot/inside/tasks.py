@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from spriggan.pilot.request import BadRequest, error_response, json_body
+from spriggan.pilot.request import BadRequest, error_response, json_body, refusing
 from spriggan.wire.durations import parse_duration
 
 LONGEST_S = 3600.0
 MAX_TASKS = 100
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
 EXAMPLE = 'for example {"name": "build", "expire": "10m"}; at most an hour, which can be renewed'
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,10 @@ class Tasks:
         one = f"{prefix}/tasks/{{name}}"
         return [
             Route(f"{prefix}/tasks", self.all, methods=["GET"]),
-            Route(f"{prefix}/tasks", _refusing(self.create), methods=["POST"]),
-            Route(f"{prefix}/tasks", _refusing(self.put), methods=["PUT"]),
+            Route(f"{prefix}/tasks", refusing(self.create), methods=["POST"]),
+            Route(f"{prefix}/tasks", refusing(self.put), methods=["PUT"]),
             Route(one, self.get, methods=["GET"]),
-            Route(one, _refusing(self.put), methods=["PUT"]),
+            Route(one, refusing(self.put), methods=["PUT"]),
             Route(one, self.delete, methods=["DELETE"]),
         ]
 
@@ -149,18 +146,6 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_S:
         raise BadRequest("expire is not a time of at most an hour", EXAMPLE)
     return float(value)
-
-
-def _refusing(handler: Handler) -> Handler:
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except BadRequest as error:
-            return error_response(400, error.message, error.hint)
-        except ClientDisconnect:
-            return Response(status_code=499)
-
-    return handle
 
 
 def _missing(request: Request) -> Response:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from spriggan.pilot.request import BadRequest, error_response, json_body, seconds
+from spriggan.pilot.request import BadRequest, json_body, refusing, seconds
 from spriggan.pilot.services import definition as definitions
 from spriggan.pilot.services.log import Event
 from spriggan.pilot.services.service import Service
@@ -26,8 +26,6 @@ LINES = 100
 MAX_LINES = 10_000
 MAX_BODY = 512 << 10
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 class ServiceRoutes:
     """What can be asked of services. A handler that changes something goes on when its client has gone."""
@@ -39,15 +37,15 @@ class ServiceRoutes:
     def routes(self, prefix: str = "") -> list[BaseRoute]:
         one = f"{prefix}/services/{{name}}"
         return [
-            Route(f"{prefix}/services", _refusing(self.list), methods=["GET"]),
-            Route(f"{prefix}/services/signal", _refusing(self.signal), methods=["POST"]),
-            Route(one, _refusing(self.get), methods=["GET"]),
-            Route(one, _refusing(self.put), methods=["PUT"]),
-            Route(one, _refusing(self.delete), methods=["DELETE"]),
-            Route(f"{one}/start", _refusing(self.start), methods=["POST"]),
-            Route(f"{one}/stop", _refusing(self.stop), methods=["POST"]),
-            Route(f"{one}/restart", _refusing(self.restart), methods=["POST"]),
-            Route(f"{one}/logs", _refusing(self.logs), methods=["GET"]),
+            Route(f"{prefix}/services", refusing(self.list), methods=["GET"]),
+            Route(f"{prefix}/services/signal", refusing(self.signal), methods=["POST"]),
+            Route(one, refusing(self.get), methods=["GET"]),
+            Route(one, refusing(self.put), methods=["PUT"]),
+            Route(one, refusing(self.delete), methods=["DELETE"]),
+            Route(f"{one}/start", refusing(self.start), methods=["POST"]),
+            Route(f"{one}/stop", refusing(self.stop), methods=["POST"]),
+            Route(f"{one}/restart", refusing(self.restart), methods=["POST"]),
+            Route(f"{one}/logs", refusing(self.logs), methods=["GET"]),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -161,20 +159,6 @@ class ServiceRoutes:
 
     def _named(self, request: Request) -> Service:
         return self._services.get(request.path_params["name"])
-
-
-def _refusing(handler: Handler) -> Handler:
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except BadRequest as error:
-            return error_response(400, error.message, error.hint)
-        except ServiceError as error:
-            return error_response(error.status, error.message, error.hint)
-        except ClientDisconnect:
-            return Response(status_code=499)
-
-    return handle
 
 
 def _described(service: Service) -> Event:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spriggan.pilot.process import Container, Process
-from spriggan.pilot.request import BadRequest, default_environment
+from spriggan.pilot.request import BadRequest, Refusal, default_environment
 from spriggan.pilot.services import book
 from spriggan.pilot.services.definition import MAX_SERVICES, Definition
 from spriggan.pilot.services.log import ServiceLog
@@ -28,14 +28,8 @@ RUNNING = "running.json"
 log = logging.getLogger(__name__)
 
 
-class ServiceError(Exception):
-    """A request that cannot be done; ``status`` is the HTTP status that says so."""
-
-    def __init__(self, status: int, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.hint = hint
+class ServiceError(Refusal):
+    """What was asked of a service cannot be done."""
 
 
 class Services:

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import h11
-
 from spriggan import faults
 from spriggan.box import ceilings
 from spriggan.box.box import State
@@ -22,11 +20,13 @@ from spriggan.errors import Broken, Conflict, DamagedDisk
 from spriggan.linux import loop, process
 from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
 from spriggan.linux.migration import Readiness
+from spriggan.wire.exchange import ask
 from spriggan.wire.spec import Limits, Policies, SpriteSpec
 
 START_TIMEOUT_S = 60.0
 UNMOUNT_TIMEOUT_S = 30.0
 POLICY_TIMEOUT_S = 20.0
+MAX_ANSWER = 1 << 20
 # Its own 40 MiB, the file operations that it does, and the file cache of what they write.
 PILOT_MEMORY = 512 << 20
 PILOT_PIDS = 512
@@ -281,7 +281,8 @@ class ContainerBox:
         pid = self._pilot_pid(sprite_id)
         if pid is None:
             raise Broken(f"The pilot of {sprite_id} is dead.")
-        asking = asyncio.create_task(_request(self.pilot_socket(sprite_id), method, target, body))
+        question = ask(self.pilot_socket(sprite_id), method, target, body, limit=MAX_ANSWER)
+        asking = asyncio.create_task(question)
         # The keeper holds the socket open, so a connection to a dead pilot would only be quiet.
         dying = asyncio.create_task(process.ended(pid))
         try:
@@ -290,7 +291,7 @@ class ContainerBox:
                 if not asking.done():
                     raise OSError("it died")
                 status, answer = await asking
-        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
+        except (OSError, TimeoutError) as error:
             raise Broken(
                 f"The pilot of {sprite_id} does not answer: {error or type(error).__name__}."
             ) from error
@@ -347,29 +348,3 @@ def _tail(log: Path) -> str:
         return log.read_text(errors="replace").strip().splitlines()[-1]
     except (OSError, IndexError):
         return "nothing"
-
-
-async def _request(path: Path, method: str, target: str, content: bytes) -> tuple[int, bytes]:
-    """One request over a unix socket."""
-    reader, writer = await asyncio.open_unix_connection(str(path))
-    connection = h11.Connection(h11.CLIENT)
-    try:
-        headers = [("Host", "pilot"), ("Content-Length", str(len(content)))]
-        request = h11.Request(method=method, target=target, headers=headers)
-        for part in (request, h11.Data(data=content), h11.EndOfMessage()):
-            writer.write(connection.send(part) or b"")
-        status, body = 0, b""
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await reader.read(65536))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return status, body
-            elif isinstance(event, h11.ConnectionClosed):
-                raise OSError("the pilot closed the connection")
-    finally:
-        writer.close()

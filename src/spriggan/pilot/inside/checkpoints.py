@@ -8,7 +8,6 @@ import json
 import logging
 import re
 
-import h11
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -100,7 +99,7 @@ class Checkpoints:
                 return None
             try:
                 shown = await self._latest()
-            except (OSError, ValueError, h11.RemoteProtocolError):
+            except (OSError, ValueError):
                 return self._upstream.unavailable()
             if name not in shown:
                 hint = f"there are: {', '.join(shown)}" if shown else "make one first"

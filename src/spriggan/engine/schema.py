@@ -1,12 +1,17 @@
-"""The tables, as SQLAlchemy sees them; ``migrations/`` holds how a database gets there."""
+"""The tables, as SQLAlchemy sees them; ``migrations/`` holds how a database of an earlier version gets there.
+
+A new database is made from them directly. That the migrations lead to the same tables is tested.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator
+
+REVISION = "0003"  # of the newest migration
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -87,3 +92,26 @@ intents = sa.Table(
     sa.Column("details", sa.JSON, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
 )
+
+# Alembic's own, where it keeps the revision of a database.
+_version = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision of the tables behind ``connection``; None if there are none yet."""
+    if not sa.inspect(connection).has_table(_version.name):
+        return None
+    found: str | None = connection.execute(sa.select(_version.c.version_num)).scalar()
+    return found
+
+
+def create(connection: Connection) -> None:
+    """Make all tables, of this version."""
+    metadata.create_all(connection, checkfirst=False)
+    _version.create(connection, checkfirst=False)
+    connection.execute(_version.insert().values(version_num=REVISION))

@@ -13,17 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import alembic.command
-import alembic.config
-import alembic.util
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from spriggan.engine import schema
 from spriggan.errors import Broken, Conflict
 
 T = TypeVar("T")
-
-_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Store:
@@ -78,25 +74,29 @@ class Store:
             sa.event.listen(database, "begin", _begin_sqlite)
         try:
             with database.begin() as connection:
-                migrate(connection)
-        except alembic.util.CommandError as error:
+                _bring_up_to_date(connection)
+        except Conflict:
             database.dispose()
-            raise Conflict(
-                f"the database was written by a newer version of Spriggan ({error})",
-                hint="install that version or a later one; going back is not possible",
-            ) from error
+            raise
         except sa.exc.DatabaseError as error:
             database.dispose()
             raise self._broken(error) from error
         self._database = database
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the tables behind ``connection`` to this version, inside its transaction."""
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    alembic.command.upgrade(config, "head")
+def _bring_up_to_date(connection: Connection) -> None:
+    """Bring the tables behind ``connection`` to this version, inside its transaction.
+
+    Raises ``Conflict`` if a newer version wrote them.
+    """
+    found = schema.revision(connection)
+    if found is None:
+        schema.create(connection)
+    elif found != schema.REVISION:
+        # Only here: Alembic is needed once after an upgrade, and would stay in the memory of every server.
+        from spriggan.engine.migration import migrate  # noqa: PLC0415
+
+        migrate(connection)
 
 
 def sqlite_url(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
 from spriggan.engine import rows, schema
+from spriggan.engine.migration import migrate
 from spriggan.engine.records import URL_SETTINGS_DEFAULT, Checkpoint, SpriteConfig, SpriteRow
 from spriggan.engine.store import Store, sqlite_url
 from spriggan.errors import AlreadyExists, Broken, Conflict
@@ -50,11 +52,68 @@ def checkpoint(sprite_id: str, checkpoint_id: str) -> Checkpoint:
     return Checkpoint(sprite_id, checkpoint_id, rows.now(), "", None, False, 4096)
 
 
-async def test_migrations_lead_to_the_schema(store: Store) -> None:
+def migrated(path: Path, revision: str = "head") -> str:
+    """The URL of a database that all migrations up to ``revision`` have made."""
+    url = sqlite_url(path)
+    database = sa.create_engine(url)
+    with database.begin() as connection:
+        migrate(connection, revision)
+    database.dispose()
+    return url
+
+
+def described(tx: Connection) -> dict[str, Any]:
+    """Everything that SQLite knows of the tables, but the order of columns, which nobody goes by."""
+    tables = tx.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'table'").scalars().all()
+    facts = ("table_info", "foreign_key_list", "index_list")
+    return {
+        table: [{tuple(row)[1:] for row in tx.exec_driver_sql(f"PRAGMA {fact}({table})")} for fact in facts]
+        for table in tables
+        if not table.startswith("sqlite_")
+    }
+
+
+async def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+    opened = Store(migrated(tmp_path / "state.db"))
+    await opened.open()
+
     def differences(tx: Connection) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(tx), schema.metadata))
 
-    assert await store.run(differences) == []
+    assert await opened.run(differences) == []
+    await opened.close()
+
+
+async def test_a_new_database_is_as_the_migrations_would_make_it(store: Store, tmp_path: Path) -> None:
+    other = Store(migrated(tmp_path / "migrated.db"))
+    await other.open()
+    made = await store.run(described)
+    assert made == await other.run(described) and len(made) > 3
+    assert await store.run(schema.revision) == await other.run(schema.revision) == schema.REVISION
+    await other.close()
+
+
+async def test_a_database_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
+    url = migrated(tmp_path / "state.db", "0001")
+    database = sa.create_engine(url)
+    with database.begin() as tx:
+        assert schema.revision(tx) == "0001"
+        known = sa.Table("sprites", sa.MetaData(), autoload_with=tx)
+        values = {name: value for name, value in asdict(row("dev")).items() if name in known.columns}
+        times = {
+            name: value.replace(tzinfo=None)
+            for name, value in values.items()
+            if name.endswith("_at") and value
+        }
+        tx.execute(known.insert().values(**values | times))
+    database.dispose()
+    for _ in range(2):  # the second time there is nothing to do
+        opened = Store(url)
+        await opened.open()
+        found = await opened.run(lambda tx: rows.sprite_by_name(tx, "dev"))
+        assert found is not None and (found.labels, found.working_dir, found.policies) == (["é"], "", {})
+        assert await opened.run(schema.revision) == schema.REVISION
+        await opened.close()
 
 
 async def test_what_is_acknowledged_is_durable(store: Store) -> None:

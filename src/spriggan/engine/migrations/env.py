@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates the connection that ``store.migrate`` hands over."""
+"""Run by Alembic: migrates the connection that ``migration.migrate`` hands over."""
 
 from __future__ import annotations
 

@@ -12,11 +12,13 @@ from typing import Any
 import click
 
 import spriggan
-from spriggan import doctor
 from spriggan.cli import output
 from spriggan.cli.command import Command, Settings, json_option, pass_settings
 from spriggan.cli.output import printable
-from spriggan.doctor import Result, Status
+from spriggan.doctor.check import Check
+from spriggan.doctor.checks import ESSENTIAL, OPTIONAL
+from spriggan.doctor.examination import Result, examine
+from spriggan.doctor.finding import Status
 
 WORKERS = 4  # checks wait more than they work
 COLOURS = {
@@ -44,15 +46,15 @@ def command(settings: Settings, essential: bool, as_json: bool) -> None:
       sudo spriggan doctor
       sudo spriggan doctor --data /srv/spriggan --json
     """
-    checks = doctor.ESSENTIAL + ([] if essential else doctor.OPTIONAL)
+    checks = ESSENTIAL + ([] if essential else OPTIONAL)
     data = settings.data.absolute()
     began = time.monotonic()
     if as_json:
-        results = doctor.examine(checks, data, workers=WORKERS)
+        results = examine(checks, data, workers=WORKERS)
         output.as_json(_report(results, data))
     else:
         click.echo(f"{_machine()}\ndata directory {printable(data)}")
-        results = doctor.examine(checks, data, workers=WORKERS, tell=_Lines(checks))
+        results = examine(checks, data, workers=WORKERS, tell=_Lines(checks))
         click.echo(f"\n{_verdict(results)} ({time.monotonic() - began:.1f} s)")
     if not _is_well(results):
         raise SystemExit(1)
@@ -61,7 +63,7 @@ def command(settings: Settings, essential: bool, as_json: bool) -> None:
 class _Lines:
     """Prints results as they come, aligned, under two headings."""
 
-    def __init__(self, checks: Sequence[doctor.Check]) -> None:
+    def __init__(self, checks: Sequence[Check]) -> None:
         self._width = max(len(check.title) for check in checks)
         self._group: bool | None = None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from spriggan.cli.command import Command, Number, Settings, pass_settings, require_root
-from spriggan.doctor import gate
+from spriggan.doctor.gate import gate
 
 LISTEN = "127.0.0.1:7878"
 
@@ -93,8 +93,7 @@ def command(
         return
     require_root("running the server")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    for chatty in ("alembic", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     with gate(data) as machine:
         # Loading the server takes longer than looking at the machine, so the one is done during the other.
         from spriggan.engine import Engine, Options  # noqa: PLC0415

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spriggan.doctor.checks import ESSENTIAL
-from spriggan.doctor.examination import examine
 from spriggan.doctor.finding import Finding, Status
 from spriggan.errors import MissingCapability
 from spriggan.linux import process
@@ -79,6 +77,10 @@ def refusal(lacking: list[tuple[str, Finding]]) -> MissingCapability:
 
 def _examine(data: Path, answer: int) -> None:
     process.die_with_parent()
+    # Only here: what the checks need is nothing that a server needs, and would stay in its memory.
+    from spriggan.doctor.checks import ESSENTIAL  # noqa: PLC0415
+    from spriggan.doctor.examination import examine  # noqa: PLC0415
+
     results = examine(ESSENTIAL, data)
     found = [(result.check.title, result.finding.as_dict()) for result in results]
     with os.fdopen(answer, "w") as stream:

@@ -2,7 +2,6 @@
 
 from spriggan.image.image import DEFAULT_NAME, Image, Layer
 from spriggan.image.progress import Progress, Step
-from spriggan.image.recipe import Recipe
 from spriggan.image.store import ImageStore, Removed
 
-__all__ = ["DEFAULT_NAME", "Image", "ImageStore", "Layer", "Progress", "Recipe", "Removed", "Step"]
+__all__ = ["DEFAULT_NAME", "Image", "ImageStore", "Layer", "Progress", "Removed", "Step"]

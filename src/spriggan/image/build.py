@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from spriggan.errors import Broken, NoSpace
+from spriggan.errors import NoSpace
 from spriggan.image import erofs
 from spriggan.image.apt import Apt
 from spriggan.image.chamber import Chamber
+from spriggan.image.clearing import remove_tree
 from spriggan.image.command import Runner
 from spriggan.image.image import Image, Layer
 from spriggan.image.progress import Progress, step
 from spriggan.image.recipe import Recipe, Stage
 from spriggan.image.sources import Distribution
 from spriggan.image.tidy import tidy
-from spriggan.linux import mount
 
 _ROOM = 3 << 30  # a build of the default image takes 2 GB at its height
 _EPOCH = 1577836800  # 2020-01-01: what newer times are lowered to when no mirror says how new it is
@@ -145,22 +143,3 @@ class Build:
             cwd=hook.parent if hook else work,
         )
         return chamber.tree
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a build's directory, once its processes are really gone."""
-    real = os.path.realpath(path)
-    inside = [m for m in mount.mount_points() if m == real or m.startswith(f"{real}/")]
-    if inside:
-        raise Broken(f"{inside[0]} is still mounted", hint=f"Unmount it: umount {inside[0]}")
-    for last in (False, False, True):
-        try:
-            shutil.rmtree(path)
-            return
-        except FileNotFoundError:
-            return
-        except OSError:
-            # Processes that were just killed may still write their last file.
-            if last:
-                raise
-            time.sleep(0.3)

@@ -3,6 +3,8 @@
 Layout of ``DIR/images``: ``layers/<digest>.erofs``, ``refs/<name>.json`` (written last and
 atomically, so an image that is listed is whole), ``mounts/<digest>/``, ``build/`` (only while an
 image is made), ``build.log``.
+
+What makes images is imported when one is made: a server only looks them up.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spriggan.errors import AlreadyExists, Broken, Conflict, MissingCapability, NoSpace, NotFound
 from spriggan.image import erofs
-from spriggan.image.build import Build, remove_tree
+from spriggan.image.clearing import remove_tree
 from spriggan.image.image import DEFAULT_NAME, Image, Layer, check_digest, check_name
-from spriggan.image.importing.importing import Import, Request
 from spriggan.image.progress import Progress, Step, silent
-from spriggan.image.recipe import Recipe
 from spriggan.linux import copies, durably, mount
+
+if TYPE_CHECKING:
+    from spriggan.image.importing.importing import Request
+    from spriggan.image.recipe import Recipe
 
 _MARK = ".made"
 
@@ -63,6 +68,9 @@ class ImageStore:
         check_name(name)
         if os.geteuid() != 0:
             raise MissingCapability("building an image needs root", hint="Run the command with sudo.")
+        from spriggan.image.build import Build  # noqa: PLC0415
+        from spriggan.image.recipe import Recipe  # noqa: PLC0415
+
         recipe = recipe or Recipe.load()
         for directory in (self._layers, self._refs):
             directory.mkdir(parents=True, exist_ok=True)
@@ -89,6 +97,8 @@ class ImageStore:
         check_name(request.name)
         if os.geteuid() != 0:
             raise MissingCapability("importing an image needs root", hint="Run the command with sudo.")
+        from spriggan.image.importing.importing import Import  # noqa: PLC0415
+
         for directory in (self._layers, self._refs):
             directory.mkdir(parents=True, exist_ok=True)
         with self._lock("lock", wait=False), self._build_directory() as directory:

@@ -20,6 +20,7 @@ from spriggan.errors import InvalidRequest, SprigganError, Unavailable
 from spriggan.server import host, tokens, version
 from spriggan.server.auth import Authenticated
 from spriggan.server.errors import (
+    ErrorReply,
     MethodNotAllowed,
     NoSuchEndpoint,
     TooLarge,
@@ -103,7 +104,7 @@ class Outermost:
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """FastAPI's description without the errors of its own, which ours take the place of, and with the
-        models that it does not see: those of streams and of what a pilot answers.
+        models that it does not see: those of errors, of streams and of what a pilot answers.
         """
         if self.openapi_schema is None:
             described = get_openapi(
@@ -118,7 +119,7 @@ class _Api(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             _, streamed = models_json_schema(
-                [(model, "serialization") for model in (Event, ChangeReply)], ref_template=REF
+                [(model, "serialization") for model in (ErrorReply, Event, ChangeReply)], ref_template=REF
             )
             _, sent = models_json_schema(
                 [(model, "validation") for model in pilot_models.ALL], ref_template=REF

@@ -97,6 +97,9 @@ class ErrorReply(BaseModel):
     retry_after_seconds: int | None = Field(default=None, description="With 429 for a rate: try again then.")
 
 
+_CONTENT = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorReply.__name__}"}}}
+
+
 def status_of(error: errors.SprigganError) -> int:
     """The status code of the nearest class in the table."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
@@ -153,8 +156,11 @@ def internal_error() -> errors.Broken:
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an endpoint, for its OpenAPI description. 401 and 403 always belong."""
+    """The error responses of an endpoint, for its OpenAPI description. 401 and 403 always belong.
+
+    They name the model, and do not hand it to FastAPI, which would build a serializer for every one.
+    """
     return {
-        status: {"model": ErrorReply, "description": HTTPStatus(status).phrase}
+        status: {"description": HTTPStatus(status).phrase, "content": _CONTENT}
         for status in sorted({401, 403, *statuses})
     }

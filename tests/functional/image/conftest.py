@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spriggan.image import ImageStore, Recipe
+from spriggan.image import ImageStore
+from spriggan.image.recipe import Recipe
 from spriggan.linux import mount
 
 

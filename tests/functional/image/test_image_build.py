@@ -199,7 +199,8 @@ def test_an_interrupted_build(store, data, recipe, number):
     """Nothing of it runs on, nothing is mounted, and the next build starts clean."""
     slow = recipe(base="mkdir $1/etc", upper="touch $1/started; sleep 1000")
     program = (
-        "import sys; from pathlib import Path; from spriggan.image import ImageStore, Recipe\n"
+        "import sys; from pathlib import Path; from spriggan.image import ImageStore\n"
+        "from spriggan.image.recipe import Recipe\n"
         "ImageStore(Path(sys.argv[1])).build(recipe=Recipe.load(Path(sys.argv[2])))\n"
     )
     before = mount.mount_points()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spriggan.doctor import Check, Finding, Result, Status, examine
-from spriggan.doctor.check import Place
-from spriggan.doctor.finding import limited
+from spriggan.doctor.check import Check, Place
+from spriggan.doctor.examination import Result, examine
+from spriggan.doctor.finding import Finding, Status, limited
 from spriggan.errors import MissingCapability
 
 

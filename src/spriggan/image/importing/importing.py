@@ -19,7 +19,7 @@ from pathlib import Path
 
 from spriggan.errors import Broken, InvalidRequest, InvalidValue, NotFound
 from spriggan.image import erofs
-from spriggan.image.build import remove_tree
+from spriggan.image.clearing import remove_tree
 from spriggan.image.command import Runner
 from spriggan.image.image import Image, Layer
 from spriggan.image.importing import accounts, layout, tree

@@ -13,6 +13,11 @@ from spriggan.engine import schema
 from spriggan.engine.records import Checkpoint, Intent, SpriteConfig, SpriteRow, TokenInfo
 from spriggan.errors import AlreadyExists
 
+# Asked with every request, so made once: to put a statement together takes longer than to run it.
+_SPRITE_BY_ID = sa.select(schema.sprites).where(schema.sprites.c.id == sa.bindparam("wanted"))
+_SPRITE_BY_NAME = sa.select(schema.sprites).where(schema.sprites.c.name == sa.bindparam("wanted"))
+_TOKEN = sa.select(schema.tokens).where(schema.tokens.c.id == sa.bindparam("wanted"))
+
 _CHECKPOINT_COLUMNS = [column.name for column in schema.checkpoints.columns]
 
 
@@ -34,11 +39,11 @@ def insert_sprite(tx: Connection, row: SpriteRow) -> None:
 
 
 def sprite(tx: Connection, sprite_id: str) -> SpriteRow | None:
-    return _sprite(tx.execute(sa.select(schema.sprites).where(schema.sprites.c.id == sprite_id)).first())
+    return _sprite(tx.execute(_SPRITE_BY_ID, {"wanted": sprite_id}).first())
 
 
 def sprite_by_name(tx: Connection, name: str) -> SpriteRow | None:
-    return _sprite(tx.execute(sa.select(schema.sprites).where(schema.sprites.c.name == name)).first())
+    return _sprite(tx.execute(_SPRITE_BY_NAME, {"wanted": name}).first())
 
 
 def sprites(tx: Connection, prefix: str = "", limit: int | None = None, after: str = "") -> list[SpriteRow]:
@@ -162,7 +167,7 @@ def tokens(tx: Connection) -> list[TokenInfo]:
 
 
 def token_and_hash(tx: Connection, token_id: str) -> tuple[TokenInfo, str] | None:
-    row = tx.execute(sa.select(schema.tokens).where(schema.tokens.c.id == token_id)).first()
+    row = tx.execute(_TOKEN, {"wanted": token_id}).first()
     if row is None:
         return None
     values = dict(row._mapping)

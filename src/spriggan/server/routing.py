@@ -16,7 +16,8 @@ from spriggan.engine import Engine
 MAX_BODY = 1 << 20
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
+    # Were it a plain function, FastAPI would call it in a thread, for every request.
     engine: Engine = request.app.state.engine
     return engine
 

@@ -197,3 +197,23 @@ async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="database"):
         await damaged.open()
     await damaged.close()
+
+
+async def test_what_fails_leaves_the_store_usable(store: Store) -> None:
+    def fails_at_its_end(tx: Connection) -> None:
+        tx.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        rows.insert_checkpoint(tx, checkpoint("nobody", "v1"))
+
+    def has_no_room(tx: Connection) -> None:
+        tx.exec_driver_sql("PRAGMA max_page_count = 1")
+        for number in range(1000):
+            rows.insert_sprite(tx, row(f"many-{number}"))
+
+    with pytest.raises(sa.exc.IntegrityError):
+        await store.run(fails_at_its_end)
+    with pytest.raises(Broken, match="full"):
+        await store.run(has_no_room)
+    await store.run(lambda tx: tx.exec_driver_sql("PRAGMA max_page_count = 1000000"))
+    await store.run(lambda tx: rows.insert_sprite(tx, row("dev")))
+    assert [found.name for found in await store.run(rows.sprites)] == ["dev"]
+    assert await store.run(rows.all_checkpoints) == set()

@@ -51,9 +51,11 @@ class Readiness:
         while not self._closed:
             self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(OSError):  # it is slower then, and no more
+            # Held open, for to open it takes ten times as long as to write; where that fails, it is slower,
+            # and no more.
+            with contextlib.suppress(OSError), self._procs.open("wb", buffering=0) as procs:
                 while time.monotonic() < self._until and not self._closed:
-                    self._procs.write_text("0")
+                    procs.write(b"0")
                     time.sleep(BEAT_S)
 
 

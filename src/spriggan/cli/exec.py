@@ -8,11 +8,9 @@ from pathlib import Path
 
 import click
 
-from spriggan.cli import post, terminal
-from spriggan.cli.api import Api
+from spriggan.cli import terminal
 from spriggan.cli.command import Command, Settings, pass_settings, sprite_option
 from spriggan.cli.endpoint import find, segment
-from spriggan.cli.file import push_file
 from spriggan.cli.remote import Attachment, run
 from spriggan.cli.selection import sprite_name
 from spriggan.cli.variables import assignments
@@ -66,6 +64,8 @@ def command(
     if files:
         _push(settings, files)
     if http_post:
+        from spriggan.cli import post  # noqa: PLC0415
+
         query = _query(argv, directory=directory, env=assignments(env), stdin=not no_stdin)
         path = f"/v1/sprites/{segment(sprite_name(settings))}/exec"
         sys.exit(post.run(find(settings.data), path, query, stdin=not no_stdin))
@@ -121,6 +121,10 @@ def _push(settings: Settings, files: tuple[str, ...]) -> None:
                 f"{source}:{target} does not name a file here and a path there",
                 hint="for example: --file notes.txt:/home/sprite/notes.txt",
             )
+    # Only here: the HTTP library takes longer to load than all the rest of this command.
+    from spriggan.cli.api import Api  # noqa: PLC0415
+    from spriggan.cli.file import push_file  # noqa: PLC0415
+
     with Api(find(settings.data)) as api:
         base = f"/v1/sprites/{segment(sprite_name(settings))}/fs"
         for source, _, target in pairs:

@@ -12,6 +12,7 @@ import click
 
 from spriggan.cli.command import Command, Number, Settings, pass_settings, require_root
 from spriggan.doctor.gate import gate
+from spriggan.linux import heap
 
 LISTEN = "127.0.0.1:7878"
 
@@ -112,7 +113,12 @@ def command(
     }
     options = Options(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     engine = Engine(data, options)
-    asyncio.run(run(engine, host=host, port=port, unix_socket=data / "api.sock"))
+    asyncio.run(run(engine, host=host, port=port, unix_socket=data / "api.sock", prepare=_settle))
+
+
+async def _settle() -> None:
+    """Everything is loaded."""
+    heap.settle()
 
 
 def _program() -> Path:

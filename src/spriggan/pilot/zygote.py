@@ -11,7 +11,6 @@ when the socket's other end closes; its pilots go on.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ import sys
 from pathlib import Path
 
 from spriggan import faults
-from spriggan.linux import process
+from spriggan.linux import heap, process
 from spriggan.pilot import main as pilot
 from spriggan.pilot.inner.kit import Kit
 
@@ -33,8 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for pilots here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kit = Kit.make(runtime / "pilot")
-    gc.collect()
-    gc.freeze()  # or the first collection in each pilot would copy all pages
+    heap.settle()
     faults.point("zygote:loaded")
     connection.send(b"ready")
     while True:

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from spriggan.linux import process
 from spriggan.linux.mount import unescape
 
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 KILL_PATIENCE_S = 10.0
+LOOK_AGAIN_S = 0.1
+AWAITED = 256  # descriptors at most
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ class Group:
             self._thaw_below()  # a process in a frozen version 1 group does not even die
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes {sorted(pids)} in cgroup {self.path} survive SIGKILL")
-            time.sleep(0.002)
+            _wait_for(pids)
 
     def kill_own(self, *, spare: Collection[int]) -> None:
         """SIGKILL what is in this very group in every hierarchy, but ``spare``, and wait until it is gone.
@@ -180,7 +185,7 @@ class Group:
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"processes {sorted(pids)} in cgroup {self.path} survive SIGKILL")
-            time.sleep(0.002)
+            _wait_for(pids)
 
     def _own_pids(self) -> set[int]:
         each = [_read_pids(directory / "cgroup.procs") for directory in self._directories()]
@@ -236,6 +241,28 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {KILL_PATIENCE_S:.0f} s for cgroup {what}")
         time.sleep(0.0005)
+
+
+def _wait_for(pids: Collection[int]) -> None:
+    """Wait until ``pids`` have ended, but not for long: there may be others by then, or they do not end.
+
+    To look through all groups again and again would take more time than the end itself.
+    """
+    with contextlib.ExitStack() as stack:
+        poll = select.poll()
+        running: set[int] = set()
+        for pid in islice(pids, AWAITED):
+            with contextlib.suppress(OSError):  # it is gone; or it cannot be waited for, and is found again
+                fd = process.pidfd_open(pid)
+                stack.callback(os.close, fd)
+                poll.register(fd, select.POLLIN)
+                running.add(fd)
+        deadline = time.monotonic() + LOOK_AGAIN_S
+        while running and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left * 1000):
+                poll.unregister(fd)
+                running.remove(fd)
+    time.sleep(0.001)  # the kernel may list them a moment longer
 
 
 def _enable_controllers(group: Path) -> None:

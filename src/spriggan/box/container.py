@@ -185,12 +185,7 @@ class ContainerBox:
 
     def _pilot_pid(self, sprite_id: str) -> int | None:
         """The pid of the sprite's living pilot."""
-        try:
-            pid, started = (self._run_dir(sprite_id) / "pilot").read_text().split()
-        except (OSError, ValueError):
-            return None
-        same = process.start_time(int(pid)) == int(started) and process.is_running(int(pid))
-        return int(pid) if same else None
+        return process.written_down(self._run_dir(sprite_id) / "pilot")
 
     def _keeper_pid(self, sprite_id: str) -> int | None:
         """The pid of the living process that holds the sprite's namespaces; its pilot wrote it down."""
@@ -199,7 +194,7 @@ class ContainerBox:
             pid, started = int(known["pid"]), int(known["started"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return pid if process.start_time(pid) == started and process.is_running(pid) else None
+        return pid if process.lives(pid, started) else None
 
     def _prepare(self, spec: SpriteSpec, run_dir: Path) -> None:
         """Make the cgroups with their limits and the runtime directory."""
@@ -254,7 +249,7 @@ class ContainerBox:
         faults.point("start:reported")
         # Only now: a pilot that is named here serves. One that a server dies over ends by itself, or
         # is replaced as a dead one is.
-        (run_dir / "pilot").write_text(f"{pid} {process.start_time(pid) or 0}\n")
+        process.write_down(run_dir / "pilot", pid)
 
     def _clear(self, sprite_id: str) -> None:
         """Kill what is left and wait until the kernel has let go of everything."""

@@ -108,6 +108,32 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def write_down(file: Path, pid: int) -> None:
+    """Name process ``pid`` in ``file``, for good: by its start time, too."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(f"{pid} {start_time(pid) or 0}\n")
+    draft.rename(file)
+
+
+def written_down(file: Path) -> int | None:
+    """The process that ``file`` names, if it has not ended."""
+    try:
+        pid, started = map(int, file.read_text().split())
+    except (OSError, ValueError):
+        return None
+    return pid if lives(pid, started) else None
+
+
+def lives(pid: int, started: int) -> bool:
+    """Whether ``pid`` is the process that started then, and has not ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] not in "ZX" and int(fields[19]) == started
+
+
 def is_running(pid: int) -> bool:
     """Whether ``pid`` is a process that has not ended; one that waits to be reaped has."""
     try:

@@ -66,6 +66,8 @@ PILOT_SERVES = ["pilot:ready", "pilot:reported"]
 PILOT_STOPS = ["pilot:ended", "pilot:dismantled"]
 REVIVE = ["revive:cleared", "pilot:adopted"]
 WARMTH = ["rest:frozen", "wake:thawed"]
+PILOT_RETIRES = ["pilot:noted", "pilot:retired"]
+RETIREMENT = [*PILOT_RETIRES, "rest:retired"]
 RECOVERY = ["recovery:found", "recovery:settled"]
 FIRST_START = ["file:written", "volume:formatted", "volume:made", "volume:mounted", "token:written"]
 
@@ -347,6 +349,68 @@ def test_revive(bench: Bench, point: str) -> None:
         assert "pilot" in bench.get("/revived")["last_error"]
         # A pilot that dies while it takes over is the only loss of processes here but that of init.
         assert bench.lives(name) == (victim != "init" and (point, victim) != ("pilot:adopted", "itself"))
+    bench.nothing_left(before)
+
+
+KEEP = "echo kept > /dev/shm/kept"
+
+
+def idler(bench: Bench) -> str:
+    """A sprite in which nothing runs, with something in memory, under a server that soon lets pilots go."""
+    bench.restart("--retire", "0.5", "--idle", "3600")
+    if bench.get("/idler") is None:
+        bench.fork("idler")
+        bench.run("idler", KEEP)
+    return "idler"
+
+
+def retired(bench: Bench) -> Answer:
+    until(lambda: not bench.server.alive or not bench.pids_of("pilot", "idler"), what="the pilot to retire")
+    return Answer(None, "")
+
+
+@points(*RETIREMENT)
+def test_retirement(bench: Bench, point: str) -> None:
+    name = idler(bench)
+    before = bench.held()
+    for victim in ["init", "itself", *(["server", "pilot"] if point in PILOT_RETIRES else [])]:
+        bench.run(name, f"echo {point}/{victim} > synced; cp synced loose")
+        bench.strike(point, victim, name, lambda: retired(bench))
+        if server_died(bench, victim, point):
+            idler(bench)
+        if victim == "init":
+            until(lambda: bench.get("/idler")["last_error"], what="the end to be noticed")
+        assert bench.read(name, whole=False, patient=victim == "init") == f"{point}/{victim}"
+        assert (bench.run(name, "cat /dev/shm/kept || true") == "kept") == (victim != "init")
+        if victim != "init":
+            # Before it has written down that it retires, its end is a death; after that nobody lost anything.
+            died = point == "pilot:noted" and victim in ("itself", "pilot")
+            assert bool(bench.get("/idler")["last_error"]) == died
+        bench.must("POST", "/idler/restart")
+        bench.run(name, KEEP)
+    bench.nothing_left(before)
+
+
+@points(*REVIVE, "start:forked", "start:reported")
+def test_revive_of_a_retired_one(bench: Bench, point: str) -> None:
+    name = idler(bench)
+    before = bench.held()
+    more = {"revive:cleared": [], "pilot:adopted": ["server"]}
+    for victim in ["init", "itself", *more.get(point, ["pilot", "zygote"])]:
+        bench.run(name, f"echo {point}/{victim} > synced; cp synced loose")
+        retired(bench)
+        bench.strike(point, victim, name, lambda: bench.request("POST", f"/idler{EXEC}"))
+        if server_died(bench, victim, point):
+            idler(bench)
+        assert bench.read(name, whole=False, patient=True) == f"{point}/{victim}"
+        # A pilot that dies while it takes over is the only loss but that of init.
+        ended = victim == "init" or (point, victim) in (
+            ("pilot:adopted", "itself"),
+            ("start:forked", "pilot"),
+        )
+        assert (bench.run(name, "cat /dev/shm/kept || true") == "kept") != ended
+        bench.must("POST", "/idler/restart")
+        bench.run(name, KEEP)
     bench.nothing_left(before)
 
 

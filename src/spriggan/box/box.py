@@ -14,7 +14,9 @@ class State(StrEnum):
 
     GONE = "gone"
     RUNNING = "running"
-    NO_PILOT = "no_pilot"  # the user's processes go on, but nobody serves them
+    RETIRED = "retired"  # all is well, and its pilot has ended until somebody needs one
+    NO_PILOT = "no_pilot"  # its pilot died: the user's processes go on, but nobody serves them
+    ENDED = "ended"  # retired, and then the sprite's first process ended
 
 
 class Box(Protocol):
@@ -55,7 +57,17 @@ class Box(Protocol):
         ...
 
     async def revive(self, sprite_id: str) -> None:
-        """Start a new pilot for a sprite in state ``NO_PILOT``. Sessions of the old one are lost."""
+        """Start a new pilot for a sprite in state ``RETIRED`` or ``NO_PILOT``.
+
+        Of one that died the sessions are lost, of one that retired nothing is.
+        """
+        ...
+
+    async def retire(self, sprite_id: str) -> bool:
+        """Have the sprite's pilot end until ``revive``; False if it is needed, and stays.
+
+        Nobody may ask it for anything meanwhile.
+        """
         ...
 
     async def set_policies(self, sprite_id: str, policies: Policies) -> None:

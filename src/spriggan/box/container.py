@@ -27,9 +27,11 @@ START_TIMEOUT_S = 60.0
 UNMOUNT_TIMEOUT_S = 30.0
 POLICY_TIMEOUT_S = 20.0
 MAX_ANSWER = 1 << 20
+RETIRE_TIMEOUT_S = 10.0
 # Its own 40 MiB, the file operations that it does, and the file cache of what they write.
 PILOT_MEMORY = 512 << 20
 PILOT_PIDS = 512
+INITS = 2  # of a sprite's processes: its first one, and what that keeps running
 DISK_IN_NAMESPACE = "root/mnt/user-data"  # below the run directory, as the pilot mounts it
 
 
@@ -78,11 +80,27 @@ class ContainerBox:
         finally:
             os.close(null)
 
+    async def retire(self, sprite_id: str) -> bool:
+        pid = self._pilot_pid(sprite_id)
+        if pid is None:
+            return False
+        try:
+            answer = await self._call(sprite_id, "/pilot/retire", timeout=RETIRE_TIMEOUT_S)
+            if not json.loads(answer)["retired"]:
+                return False
+            async with asyncio.timeout(RETIRE_TIMEOUT_S):
+                await process.ended(pid)
+        except Broken:
+            pass  # it may have come as far as to write down that it retires
+        except TimeoutError:
+            process.kill_quietly(pid)  # what it knew is written down
+            await process.ended(pid)
+        return self.state(sprite_id) is State.RETIRED
+
     async def stop(self, sprite_id: str, *, grace: float) -> None:
-        if grace > 0 and self.state(sprite_id) is State.RUNNING:
+        if grace > 0:
             with contextlib.suppress(Broken, OSError):
-                await self.stop_inner(sprite_id, grace=grace)
-            faults.point("stop:inner")
+                await self._end_gently(sprite_id, grace)
         await asyncio.to_thread(self._clear, sprite_id)
 
     async def stop_inner(self, sprite_id: str, *, grace: float) -> None:
@@ -117,6 +135,9 @@ class ContainerBox:
         # Asked before every command, and the pilot is one process: to look through the groups takes longer.
         if self._pilot_pid(sprite_id) is not None:
             return State.RUNNING
+        if self._pilot_retired(sprite_id):
+            init = process.written_down(self._run_dir(sprite_id) / "init")
+            return State.ENDED if init is None else State.RETIRED
         return State.NO_PILOT if self._group(sprite_id).pids() else State.GONE
 
     def freeze(self, sprite_id: str) -> None:
@@ -186,6 +207,15 @@ class ContainerBox:
     def _pilot_pid(self, sprite_id: str) -> int | None:
         """The pid of the sprite's living pilot."""
         return process.written_down(self._run_dir(sprite_id) / "pilot")
+
+    def _pilot_retired(self, sprite_id: str) -> bool:
+        """Whether the last pilot, which has ended, left all that another one needs."""
+        run_dir = self._run_dir(sprite_id)
+        try:
+            same = (run_dir / "retired").read_text() == (run_dir / "pilot").read_text()
+        except FileNotFoundError:
+            return False
+        return same and self._keeper_pid(sprite_id) is not None
 
     def _keeper_pid(self, sprite_id: str) -> int | None:
         """The pid of the living process that holds the sprite's namespaces; its pilot wrote it down."""
@@ -269,9 +299,19 @@ class ContainerBox:
         shutil.rmtree(self._run_dir(sprite_id), ignore_errors=True)
         faults.point("stop:files")
 
+    async def _end_gently(self, sprite_id: str, grace: float) -> None:
+        """Ask the user's processes to end, and wait; of those that stand still none could."""
+        state, box = self.state(sprite_id), self._group(sprite_id).child("box")
+        if state is State.RETIRED and len(box.pids()) > INITS and not box.frozen():
+            await self.revive(sprite_id)  # it retired while they stood still
+            state = State.RUNNING
+        if state is State.RUNNING:
+            await self.stop_inner(sprite_id, grace=grace)
+            faults.point("stop:inner")
+
     async def _call(
         self, sprite_id: str, target: str, *, timeout: float, method: str = "POST", body: bytes = b""
-    ) -> None:
+    ) -> bytes:
         """Ask the pilot to do something; raises ``Broken`` with its words, or at once if it dies."""
         pid = self._pilot_pid(sprite_id)
         if pid is None:
@@ -296,6 +336,7 @@ class ContainerBox:
             await asyncio.gather(asking, dying, return_exceptions=True)
         if status >= 300:
             raise Broken(_words(answer) or f"The pilot of {sprite_id} answered {status}.")
+        return answer
 
 
 def _words(answer: bytes) -> str:

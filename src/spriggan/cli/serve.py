@@ -45,6 +45,12 @@ WantedBy=multi-user.target
 @click.option("--reserve", type=click.IntRange(min=0), metavar="MIB", help="Space of the host to keep free.")
 @click.option("--idle", type=Number(min=0), metavar="SECONDS", help="From the last use to warm.")
 @click.option(
+    "--retire",
+    type=Number(min=0),
+    metavar="SECONDS",
+    help="From the last use to without a pilot, which saves memory; 0: never.",
+)
+@click.option(
     "--max-running", type=click.IntRange(min=0), metavar="N", help="Sprites that run at a time; 0: no limit."
 )
 @click.option(
@@ -61,6 +67,7 @@ def command(
     max_storage: int | None,
     reserve: int | None,
     idle: float | None,
+    retire: float | None,
     max_running: int | None,
     create_rate: int | None,
     print_unit: bool,
@@ -85,6 +92,7 @@ def command(
             ("--max-storage", max_storage),
             ("--reserve", reserve),
             ("--idle", idle),
+            ("--retire", retire),
             ("--max-running", max_running),
             ("--create-rate", create_rate),
         ]
@@ -108,6 +116,7 @@ def command(
         "max_storage_gb": max_storage,
         "reserve_bytes": None if reserve is None else reserve << 20,
         "idle_seconds": idle,
+        "retire_after_seconds": retire,
         "max_running": max_running,
         "creations_per_minute": create_rate,
     }

@@ -41,8 +41,8 @@ class Keeper:
         """The idle clock, for as long as the engine runs."""
         options = self._core.options
         tick = min(LONGEST_TICK_S, options.idle_seconds / 3)
-        if options.cold_after_seconds:
-            tick = min(tick, options.cold_after_seconds / 3)
+        for after in (options.cold_after_seconds, options.retire_after_seconds):
+            tick = min(tick, after / 3 or tick)
         while True:
             await asyncio.sleep(max(tick, 0.05))
             up = [live for live in self._core.lives.values() if live.phase in (Phase.RUNNING, Phase.WARM)]
@@ -73,3 +73,12 @@ class Keeper:
             elif live.phase is Phase.WARM and not live.held:
                 if 0 < options.cold_after_seconds <= time.monotonic() - live.warm_at:
                     await self._waking.down(row, live, grace=options.stop_grace_seconds)
+            if self._needs_no_pilot(live):
+                await self._waking.retire(row, live)
+
+    def _needs_no_pilot(self, live: Live) -> bool:
+        """Whether the sprite has done nothing for so long that its pilot may end, too."""
+        if live.phase not in (Phase.RUNNING, Phase.WARM) or live.retired or live.held or live.reasons:
+            return False
+        quiet = time.monotonic() - max(live.busy_at, live.warm_at, live.needed_at)
+        return 0 < self._core.options.retire_after_seconds <= quiet

@@ -52,6 +52,9 @@ class Live:
         self.pilot_reasons: list[str] = []  # as the pilot last said
         self.busy_at = time.monotonic()  # when there last was a reason to be awake
         self.warm_at = 0.0
+        self.retired = False  # its pilot has ended until somebody needs one, or is asked to
+        self.needed_at = 0.0  # when the pilot last said that it is needed
+        self.asked = 0  # requests to the pilot that need no lock
         self._holds: dict[int, str] = {}
         self._keys = itertools.count()
 
@@ -78,6 +81,15 @@ class Live:
         finally:
             del self._holds[key]
             self.busy_at = time.monotonic()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The pilot is asked something without the lock, and must stay for as long as the block lasts."""
+        self.asked += 1
+        try:
+            yield
+        finally:
+            self.asked -= 1
 
     @property
     def held(self) -> bool:

@@ -46,11 +46,14 @@ class Policies:
         await self._core.row(name)
         await self._core.complete(self._change(name, kind, None))
 
-    async def catch_up(self, row: SpriteRow, spec: SpriteSpec) -> bool:
+    async def catch_up(self, row: SpriteRow, live: Live, spec: SpriteSpec) -> bool:
         """Put in force what was stored while its server was dying; whether there was anything."""
         box = self._waking.box(row)
         late = spec.policies != policies_of(row)
         if late:
+            await self._waking.attend(row, live)
+            if live.phase not in UP:
+                return False  # the next start has them
             await box.set_policies(row.id, policies_of(row))
         if spec.limits != limits_of(row):
             await asyncio.to_thread(box.limit, row.id, limits_of(row))
@@ -84,6 +87,7 @@ class Policies:
                 await self._enforce(changed, live)
 
     async def _enforce(self, row: SpriteRow, live: Live) -> None:
+        await self._waking.attend(row, live)
         if live.phase not in UP:
             return
         try:

@@ -68,7 +68,7 @@ class Recovery:
     async def _adopt(self, row: SpriteRow, live: Live, box: Box) -> None:
         spec = await asyncio.to_thread(box.spec, row.id)
         state = await asyncio.to_thread(box.state, row.id)
-        if spec is None or state is State.GONE:
+        if spec is None or state in (State.GONE, State.ENDED):
             await box.stop(row.id, grace=0)
             if row.status != "cold":
                 why = "its processes ended while no server was running"
@@ -79,6 +79,7 @@ class Recovery:
         live.busy_at = live.warm_at = time.monotonic()
         live.move(Phase.WAKING)
         live.move(Phase.RUNNING)
+        live.retired = state is State.RETIRED
         if spec.capability:
             self._core.capabilities.know(row.id, hashed(spec.capability))
         if state is State.NO_PILOT:
@@ -86,7 +87,7 @@ class Recovery:
             if live.phase is not Phase.RUNNING:
                 return
         try:
-            if await self._policies.catch_up(row, spec):
+            if await self._policies.catch_up(row, live, spec):
                 self._say(f"{row.name}: its policies of last are in force now")
         except SprigganError as error:
             self._say(f"{row.name}: its policies are not in force: {error.message}")

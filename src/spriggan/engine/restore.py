@@ -43,7 +43,7 @@ class Restore:
             await find(core, row, checkpoint_id)
             if live.phase is Phase.PAUSED:
                 raise NoSpace(live.paused_because, hint="free space first, or stop the sprite")
-            await self._waking.check(row, live)
+            await self._waking.attend(row, live)
             self._waking.box(row).expect()
             known = await core.store.run(lambda tx: rows.checkpoints(tx, row.id))
             details = {
@@ -124,6 +124,9 @@ class Restore:
     async def _start_again(self, row: SpriteRow, live: Live) -> str | None:
         """Start the user's world from the disk that is in place; why the sprite is cold, if that fails."""
         box = self._waking.box(row)
+        lost = await self._waking.attend(row, live)
+        if live.phase is Phase.COLD:
+            return lost
         try:
             if live.phase is Phase.WARM:
                 await asyncio.to_thread(box.thaw, row.id)

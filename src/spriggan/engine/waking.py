@@ -26,6 +26,7 @@ from spriggan.wire.spec import Limits, Policies, SpriteSpec, Uplink, User
 
 log = logging.getLogger(__name__)
 
+_ENDED = "its first process ended"
 _BRIEF = 500  # characters of a report that go into a sprite's last error; the log has more
 
 UP = (Phase.RUNNING, Phase.WARM, Phase.PAUSED)
@@ -81,7 +82,7 @@ class Waking:
             raise NoSpace(
                 live.paused_because, hint="free space: destroy sprites, delete checkpoints or files"
             )
-        lost = await self.check(row, live)
+        lost = await self.attend(row, live)
         if live.phase in (Phase.WARM, Phase.COLD):
             check_running(self._core.options.max_running, self._running())
         if live.phase is Phase.WARM:
@@ -141,11 +142,39 @@ class Waking:
         if live.phase not in UP:
             return None
         state = await asyncio.to_thread(self.box(row).state, row.id)
-        if state is State.RUNNING:
+        live.retired = state is State.RETIRED
+        if state in (State.RUNNING, State.RETIRED):
             return None
         if state is State.NO_PILOT:
             return await self.revive(row, live)
-        return await self.lose(row, live, "all its processes ended")
+        return await self.lose(row, live, _ENDED if state is State.ENDED else "all its processes ended")
+
+    async def attend(self, row: SpriteRow, live: Live) -> str | None:
+        """The same for what needs a pilot: one that retired is followed by another."""
+        lost = await self.check(row, live)
+        if live.retired:
+            try:
+                async with self._starting:
+                    await self.box(row).revive(row.id)
+            except (SprigganError, OSError) as error:
+                return await self.lose(row, live, f"no pilot could be started for it again: {error}")
+            live.retired = False
+        return lost
+
+    async def retire(self, row: SpriteRow, live: Live) -> None:
+        """Have the pilot end until somebody needs one; the sprite stays as it is. One that is needed stays."""
+        if live.asked:
+            return
+        live.retired = True  # so that nobody asks it anything from here on
+        try:
+            live.retired = await self.box(row).retire(row.id)
+        except BaseException:
+            live.retired = False
+            raise
+        if live.retired:
+            faults.point("rest:retired")
+        else:
+            live.needed_at = time.monotonic()
 
     async def revive(self, row: SpriteRow, live: Live) -> str:
         """Give a sprite whose pilot died a new one; its processes go on, its sessions are lost."""
@@ -169,7 +198,7 @@ class Waking:
         """Find out whether the sprite still runs as it should, and why it is awake."""
         await self.check(row, live)
         if live.phase is Phase.RUNNING and not await self._ask(row, live):
-            await self.lose(row, live, "its first process ended")
+            await self.lose(row, live, _ENDED)
 
     async def health(self, row: SpriteRow, live: Live | None) -> Health:
         """How the sprite is, as far as one can see without a lock and without waking it."""
@@ -188,13 +217,13 @@ class Waking:
         if live.phase not in UP:
             return f"it is {live.phase.value}"
         state = await asyncio.to_thread(self.box(row).state, row.id)
-        if state is not State.RUNNING:
+        if state not in (State.RUNNING, State.RETIRED):
             dead = "its pilot is dead" if state is State.NO_PILOT else "all its processes ended"
-            return f"{dead}; its next use starts it again"
+            return f"{_ENDED if state is State.ENDED else dead}; its next use starts it again"
         if live.phase is Phase.RUNNING:
             try:
-                if not (await pilot.status(self.box(row).pilot_socket(row.id))).running:
-                    return "its first process ended; its next use starts it again"
+                if not (await self._status(row, live)).running:
+                    return f"{_ENDED}; its next use starts it again"
             except Unavailable as error:
                 return error.message
         return None
@@ -208,12 +237,19 @@ class Waking:
     async def _ask(self, row: SpriteRow, live: Live) -> bool:
         """Ask the pilot for its reasons; whether the sprite runs. A pilot that hangs is a reason, too."""
         try:
-            status = await pilot.status(self.box(row).pilot_socket(row.id))
+            status = await self._status(row, live)
         except Unavailable as error:
             live.pilot_reasons = [error.message]
             return True
         live.pilot_reasons = status.reasons
         return status.running
+
+    async def _status(self, row: SpriteRow, live: Live) -> pilot.Status:
+        """What the pilot says; of a sprite that needs none, what it said last. Raises ``Unavailable``."""
+        if live.retired:
+            return pilot.Status(running=True, reasons=[])
+        with live.asking():
+            return await pilot.status(self.box(row).pilot_socket(row.id))
 
     def box(self, row: SpriteRow) -> Box:
         """The kind of box this sprite runs in."""
@@ -298,7 +334,7 @@ class Waking:
         await box.stop(row.id, grace=grace)
         faults.point("stop:box")
         self._core.capabilities.forget(row.id)
-        live.paused_because, live.pilot_reasons = "", []
+        live.paused_because, live.pilot_reasons, live.retired = "", [], False
         if live.slot is not None:
             await asyncio.to_thread(host.uplinks.remove, live.slot)
             faults.point("stop:uplink")

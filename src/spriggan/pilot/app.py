@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from spriggan.linux.autofs import Automount
+from spriggan.pilot import retirement
 from spriggan.pilot.control import Control
 from spriggan.pilot.departures import Departures
 from spriggan.pilot.exec import Exec
@@ -45,8 +46,9 @@ class Apps:
         netns: int,
         automount: Automount | None = None,
     ) -> None:
+        self._run_dir = Path(spec.run_dir)
         self._sessions = sessions = Sessions(container, Path(spec.spool_dir))
-        files = FilesHelper()
+        self._files = files = FilesHelper()
         network = Network(netns, container)
         ports = Ports(network)
         commands = Exec(sessions, spec, ports)
@@ -55,8 +57,8 @@ class Apps:
         self._services = Services(container, spec, network.await_listener)
         self._tasks = Tasks(Path(spec.run_dir) / "tasks.json")
         self._checkpoints = Checkpoints(container, upstream, automount)
-        services = ServiceRoutes(self._services)
-        life = Life(
+        self._service_routes = services = ServiceRoutes(self._services)
+        self._life = life = Life(
             container,
             sessions,
             files=files,
@@ -83,7 +85,24 @@ class Apps:
 
     async def begin(self) -> None:
         """Take over what an earlier pilot left, and start the services."""
-        self._sessions.begin()
+        left = retirement.left(self._run_dir) or {}
+        self._sessions.begin(left.get("sessions"))
         self._tasks.load()
         self._checkpoints.begin()
-        await self._services.begin()
+        await self._services.begin(left.get("services"))
+
+    def needed(self) -> str:
+        """What the sprite needs its pilot for, beside connections; empty if for nothing."""
+        needs = {
+            "a session": self._sessions.busy,
+            "a task": bool(self._tasks.reasons()),
+            "a service": self._services.busy or self._service_routes.busy,
+            "a file operation": self._files.busy,
+            "a checkpoint that is looked at": self._checkpoints.busy,
+            "a change of the container": self._life.busy,
+        }
+        return next((what for what, needed in needs.items() if needed), "")
+
+    def leave(self) -> retirement.Left:
+        """What ``begin`` of the next pilot has to know."""
+        return {"sessions": self._sessions.leave(), "services": self._services.leave()}

@@ -46,6 +46,11 @@ class Life:
             Route("/pilot/start", self.start, methods=["POST"]),
         ]
 
+    @property
+    def busy(self) -> bool:
+        """Whether the user's world is being stopped or started."""
+        return self._changing.locked()
+
     async def status(self, request: Request) -> Response:
         """Whether the sprite runs, and why it should stay awake."""
         sessions = [session.id for session in self._sessions.running()]

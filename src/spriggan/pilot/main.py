@@ -34,6 +34,7 @@ from spriggan.pilot.inner.container import Container
 from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.inner.resolver import Resolver
+from spriggan.pilot.retirement import Retirement
 from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec
 
@@ -180,12 +181,18 @@ async def _serve(world: World, report: int) -> None:
         await _listen_on(world.held.server_listener, apps.server),
         await _listen_on(world.held.inner_listener, apps.inner, http=_FewAtATime, head=INNER_HEAD),
     ]
+    retirement = Retirement(
+        Path(world.spec.run_dir), needed=lambda: _needed(world, apps, servers, resolver), leave=apps.leave
+    )
+    apps.server.router.routes.extend(retirement.routes())
     faults.point("pilot:ready")
     if not _report(report, {"ok": True, "init_pid": world.container.init_pid}):
         raise OSError("the server died while the sprite was starting")
     faults.point("pilot:reported")
-    waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(world.container.died())]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    ends = (stop.wait(), retirement.agreed.wait(), world.container.died())
+    await asyncio.wait([asyncio.create_task(end) for end in ends], return_when=asyncio.FIRST_COMPLETED)
+    if retirement.agreed.is_set():
+        return  # nobody is connected, and there is nothing to tidy up
     if not stop.is_set():
         # Nothing is left to serve. A pilot that is gone too tells the server, which then goes to cold.
         await asyncio.sleep(LAST_WORDS_S)
@@ -193,6 +200,18 @@ async def _serve(world: World, report: int) -> None:
     for server in servers:
         await server.shutdown()
     await resolver.close()
+
+
+def _needed(world: World, apps: Apps, servers: list[uvicorn.Server], resolver: Resolver) -> str:
+    """What the sprite needs its pilot for, at this moment and but for the request that asks; empty for nothing."""
+    states = [server.server_state for server in servers]
+    if max(sum(len(state.connections) for state in states), sum(len(state.tasks) for state in states)) > 1:
+        return "a connection"
+    if resolver.busy:
+        return "a name that is looked up"
+    if not world.container.running:
+        return "its first process, which has ended"
+    return apps.needed() or ("" if world.container.quiet else "the processes inside")
 
 
 class _FewAtATime(H11Protocol):  # type: ignore[misc]

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from spriggan.linux import process as processes
 from spriggan.pilot import descriptors
@@ -43,6 +44,21 @@ REMEMBERED = 1000  # ended sessions of which nothing is kept but that they were
 EXPIRY_CHECK_S = 60.0
 TERMINATE_GRACE_S = 5.0
 RATE_WINDOW_S = 10.0  # what lies longer back counts little for the rate of output
+# What is known of a session that has ended, beside its command and its output.
+_KEPT = (
+    "id",
+    "pid",
+    "inner_pid",
+    "tty",
+    "linger",
+    "rows",
+    "cols",
+    "created",
+    "last_activity",
+    "exit_code",
+    "ended",
+    "ended_at",
+)
 
 
 class Rate:
@@ -121,6 +137,20 @@ class Session:
         self._rate = Rate()
         self._forgotten = False
         self._expiry: asyncio.TimerHandle | None = None
+
+    def leave(self) -> dict[str, Any]:
+        """What ``found`` has to know. Nobody needs the environment, which may hold secrets, any more."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {**kept, "argv": self.process.argv, "cwd": self.process.cwd, "spool": self.spool.leave()}
+
+    @classmethod
+    def found(cls, left: dict[str, Any], directory: Path) -> Session:
+        """One that ended under an earlier pilot. Raises ``OSError`` if its output is gone."""
+        process = Process(left["argv"], {}, left["cwd"])
+        session = cls(process, Spool.found(directory, left["spool"]), tty=left["tty"], linger=left["linger"])
+        for name in _KEPT:
+            setattr(session, name, left[name])
+        return session
 
     @property
     def command(self) -> str:
@@ -247,10 +277,35 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._counter = 0
 
-    def begin(self) -> None:
-        """Remove the output that a pilot before this one kept: its sessions are lost."""
+    def begin(self, left: dict[str, Any] | None = None) -> None:
+        """Take over what ``leave`` said; remove all other output, whose sessions are lost."""
+        kept = set()
+        if left is not None:
+            self._counter = left["counter"]  # it names the spools
+            self._dropped.extend(left["dropped"])
+            for each in left["ended"]:
+                try:
+                    session = Session.found(each, self._directory)
+                except OSError as error:
+                    log.warning("the output of session %s is gone: %s", each["id"], error)
+                    self._dropped.append(each["id"])
+                    continue
+                self._sessions[session.id] = session
+                kept.add(each["spool"]["name"])
+            self._forget_old()
         for path in self._directory.glob("*"):
-            path.unlink(missing_ok=True)
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def leave(self) -> dict[str, Any]:
+        """What the next pilot needs to know of sessions; all of them have ended."""
+        ended = [session.leave() for session in self._sessions.values()]
+        return {"counter": self._counter, "dropped": list(self._dropped), "ended": ended}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command runs, or something that it left is looked after."""
+        return bool(self.running() or self._tasks)
 
     def running(self) -> list[Session]:
         """Sessions whose command has not ended, oldest first."""

@@ -14,6 +14,7 @@ import struct
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spriggan.linux import libc
 
@@ -54,6 +55,19 @@ class Spool:
         """Create the file. Raises ``OSError``."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._fd = os.open(self._path, flags, 0o600)
+
+    def leave(self) -> dict[str, Any]:
+        """What ``found`` has to know."""
+        return {"name": self._path.name, "start": self.start, "end": self.end, "marks": list(self._marks)}
+
+    @classmethod
+    def found(cls, directory: Path, left: dict[str, Any]) -> Spool:
+        """The spool of an earlier pilot, to be read. Raises ``OSError``."""
+        spool = cls(directory / left["name"])
+        spool.start, spool.end = left["start"], left["end"]
+        spool._marks.extend(left["marks"])
+        spool._fd = os.open(spool._path, os.O_RDWR | os.O_CLOEXEC)
+        return spool
 
     def close(self) -> None:
         """Remove the file."""

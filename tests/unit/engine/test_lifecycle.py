@@ -213,6 +213,86 @@ async def test_what_ended_by_itself_is_noticed_and_started_again(start: Start, w
     assert "pilot died" in ((await engine.get("dev")).last_error or "")
 
 
+async def test_a_pilot_that_nobody_needs_ends_until_somebody_does(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, retire_after_seconds=0.2))
+    sprite = await engine.create(CreateRequest("dev"))
+
+    async def is_retired() -> bool:
+        return world.box.state(sprite.id) is State.RETIRED
+
+    await write(engine, world, "dev", "kept")
+    async with engine.awake("dev", "a test"):
+        await asyncio.sleep(0.5)
+        assert not await is_retired()
+    for _ in range(3):
+        await until(is_retired)
+        await asyncio.sleep(0.3)
+        assert (await engine.check("dev")).status == "healthy" and await engine.reasons("dev") == []
+        assert await is_retired() and (await engine.get("dev")).status == "running"
+        assert await read(engine, world, "dev") == "kept"
+        assert not await is_retired()
+    await until(is_retired)
+    await engine.close()
+    engine = await start(replace(OPTIONS, retire_after_seconds=0.2))
+    assert await is_retired() and (await engine.get("dev")).status == "running"
+    await engine.policies.set("dev", "network", {"rules": []})
+    assert not await is_retired()
+    assert (await engine.get("dev")).last_error is None
+
+
+async def test_a_pilot_that_is_needed_is_asked_again_later(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, retire_after_seconds=0.3))
+    sprite = await engine.create(CreateRequest("dev"))
+    world.box.pilot_is_needed = True
+    async with engine.awake("dev", "a test"):
+        pass
+    await asyncio.sleep(1.5)
+    assert 2 <= world.box.asked_to_retire <= 5
+    world.box.reasons = ["session 1"]
+    await asyncio.sleep(0.3)
+    asked = world.box.asked_to_retire
+    await asyncio.sleep(0.6)
+    assert world.box.asked_to_retire == asked
+    assert world.box.state(sprite.id) is State.RUNNING
+
+
+async def test_warm_sprites_do_without_a_pilot_too(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, idle_seconds=0.2, retire_after_seconds=0.2))
+    sprite = await engine.create(CreateRequest("dev"))
+
+    async def is_asleep() -> bool:
+        retired = world.box.state(sprite.id) is State.RETIRED
+        return retired and (await engine.get("dev")).status == "warm"
+
+    async with engine.awake("dev", "a test"):
+        pass
+    await until(is_asleep)
+    async with engine.awake("dev", "a test"):
+        assert world.box.state(sprite.id) is State.RUNNING and not world.box.frozen(sprite.id)
+    await until(is_asleep)
+    world.box.states[sprite.id] = State.ENDED
+
+    async def is_cold() -> bool:
+        return (await engine.get("dev")).status == "cold"
+
+    await until(is_cold)
+    assert "first process" in ((await engine.get("dev")).last_error or "")
+
+
+async def test_a_revival_that_fails_is_a_new_start(start: Start, world: World) -> None:
+    engine = await start(replace(OPTIONS, retire_after_seconds=0.2))
+    sprite = await engine.create(CreateRequest("dev"))
+    await write(engine, world, "dev", "kept")
+
+    async def is_retired() -> bool:
+        return world.box.state(sprite.id) is State.RETIRED
+
+    await until(is_retired)
+    world.box.fail_revival = True
+    assert await read(engine, world, "dev") == "kept"
+    assert "will not serve" in ((await engine.get("dev")).last_error or "")
+
+
 async def test_a_dead_init_means_cold(start: Start, world: World) -> None:
     engine = await start(replace(OPTIONS, idle_seconds=0.2))
     await engine.create(CreateRequest("dev"))

@@ -45,6 +45,9 @@ class MemoryBox:
         self.reasons: list[str] = []
         self.init_lives = True
         self.fail_policies = False
+        self.fail_revival = False
+        self.pilot_is_needed = False
+        self.asked_to_retire = 0
         self.fail_start: Callable[[str], bool] = lambda sprite_id: False
         self._pilots: dict[str, asyncio.Server] = {}
 
@@ -62,8 +65,7 @@ class MemoryBox:
         self._mount(spec.sprite_id, spec.disk)
         self.specs[spec.sprite_id] = spec
         self.states[spec.sprite_id] = State.RUNNING
-        socket = self.pilot_socket(spec.sprite_id)
-        self._pilots[spec.sprite_id] = await asyncio.start_unix_server(self._answer, socket)
+        await self._serve(spec.sprite_id)
 
     async def stop(self, sprite_id: str, *, grace: float) -> None:
         self._umount(sprite_id)
@@ -81,7 +83,20 @@ class MemoryBox:
         self._mount(sprite_id, self.specs[sprite_id].disk)
 
     async def revive(self, sprite_id: str) -> None:
+        if self.fail_revival:
+            raise Broken("it will not serve")
+        if self.states[sprite_id] is State.RETIRED:
+            await self._serve(sprite_id)
         self.states[sprite_id] = State.RUNNING
+
+    async def retire(self, sprite_id: str) -> bool:
+        self.asked_to_retire += 1
+        if self.pilot_is_needed:
+            return False
+        self._pilots.pop(sprite_id).close()
+        self.pilot_socket(sprite_id).unlink(missing_ok=True)
+        self.states[sprite_id] = State.RETIRED
+        return True
 
     def state(self, sprite_id: str) -> State:
         return self.states.get(sprite_id, State.GONE)
@@ -126,6 +141,9 @@ class MemoryBox:
     async def clear(self) -> None:
         for sprite_id in self.list():
             await self.stop(sprite_id, grace=0)
+
+    async def _serve(self, sprite_id: str) -> None:
+        self._pilots[sprite_id] = await asyncio.start_unix_server(self._answer, self.pilot_socket(sprite_id))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

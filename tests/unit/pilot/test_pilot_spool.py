@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,3 +94,16 @@ def test_readers_go_at_their_own_speed() -> None:
         assert early.records == [(1, b"a")]
         assert spool.read(early.end).records == [(2, b"b")]
         assert spool.read(0).records == [(1, b"a"), (2, b"b")]
+
+
+@settings(max_examples=20, deadline=None)
+@given(records)
+def test_the_next_pilot_finds_what_there_is(written: Records) -> None:
+    with opened(MARK_EVERY) as spool:
+        for stream, payload in written:
+            spool.append(stream, payload)
+        left = json.loads(json.dumps(spool.leave()))
+        found = Spool.found(spool._path.parent, left)
+        assert read_from(found, 0) == read_from(spool, 0)
+        assert found.size == spool.size
+        found.close()

@@ -127,6 +127,11 @@ class FilesHelper:
             await _reply(child, reader, "")
             yield reader, writer
 
+    @property
+    def busy(self) -> bool:
+        """Whether an operation is under way, or what it left."""
+        return bool(self._users or self._children or self._endings)
+
     async def pause(self) -> None:
         """End all operations, and refuse new ones: a child holds the sprite's mounts."""
         self._paused = True

@@ -24,6 +24,7 @@ from typing import Any
 from spriggan import faults
 from spriggan.linux import process as processes
 from spriggan.linux.autofs import Automount
+from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.paths import read_in_root
 from spriggan.pilot import accounts
 from spriggan.pilot.accounts import Account
@@ -50,7 +51,7 @@ class Container:
         self._staging = staging
         self._kit = kit
         self._runtime = kit.runtime
-        self._init_file = Path(spec.run_dir) / "init"
+        self._init_file = Path(spec.run_dir) / "init"  # the server reads it, too
         self._userns = userns
         self._netns = netns
         self._counter = 0
@@ -64,6 +65,12 @@ class Container:
     @property
     def running(self) -> bool:
         return self.init_pid != 0 and processes.is_running(self.init_pid)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody inside could ask for anything: only init is there, or all stand still."""
+        box = Group(f"{self._spec.cgroup}/box", hierarchies())
+        return box.frozen() or not box.pids() - self._init_and_its_own()
 
     @property
     def own_disk(self) -> Path:
@@ -383,9 +390,8 @@ class Container:
         processes.kill_quietly(self.init_pid)  # the kernel kills the rest of the pid namespace
 
     def _others(self) -> set[int]:
-        inner = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children")
         try:
-            keepalive = {int(pid) for pid in inner.read_text().split()[:1]}
+            init = self._init_and_its_own()
             namespace = Path(f"/proc/{self.init_pid}/ns/pid").readlink()
         except OSError:
             return set()
@@ -395,7 +401,12 @@ class Container:
                 with contextlib.suppress(OSError):
                     if Path(f"/proc/{entry.name}/ns/pid").readlink() == namespace:
                         found.add(int(entry.name))
-        return found - keepalive - {self.init_pid}
+        return found - init
+
+    def _init_and_its_own(self) -> set[int]:
+        """Init, and the process that keeps it alive. Raises ``OSError`` if it has ended."""
+        children = Path(f"/proc/{self.init_pid}/task/{self.init_pid}/children").read_text().split()
+        return {self.init_pid, *map(int, children[:1])}
 
     def _delete(self) -> None:
         state = Path(self._spec.containers_dir) / self._name

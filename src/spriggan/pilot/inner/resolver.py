@@ -85,6 +85,11 @@ class Resolver:
             await self.close()
             raise
 
+    @property
+    def busy(self) -> bool:
+        """Whether a question is being answered, or somebody is connected."""
+        return bool(self._tasks)
+
     async def close(self) -> None:
         """Stop listening and drop what is under way."""
         for server in self._servers:

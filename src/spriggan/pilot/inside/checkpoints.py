@@ -50,6 +50,11 @@ class Checkpoints:
         if self._automount is not None:
             asyncio.get_running_loop().add_reader(self._automount.fileno(), self._looked_at)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is shown, or is about to be."""
+        return bool(self._opening or self._changing.locked() or self._container.shown_checkpoints())
+
     def forget(self) -> None:
         """The container has ended, and the mounts with it."""
         if self._dropping is not None:

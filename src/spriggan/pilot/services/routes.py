@@ -157,6 +157,11 @@ class ServiceRoutes:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that was asked for is under way."""
+        return bool(self._tasks)
+
     def _named(self, request: Request) -> Service:
         return self._services.get(request.path_params["name"])
 

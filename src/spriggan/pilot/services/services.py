@@ -47,11 +47,17 @@ class Services:
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun = False
 
-    async def begin(self) -> None:
-        """Start what the disk says, in order, but for what runs already. Does not wait for it."""
+    async def begin(self, left: dict[str, Any] | None = None) -> None:
+        """Start what the disk says, in order, but for what runs already. Does not wait for it.
+
+        ``left`` is what the pilot before this one said with ``leave``.
+        """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         definitions = await asyncio.to_thread(book.load, self._container.own_disk)
         self._services = {name: self._service(definition) for name, definition in definitions.items()}
+        for name, count in (left or {}).get("restarts", {}).items():
+            if name in self._services:
+                self._services[name].restart_count = count
         in_use = set()
         for name, (record, restart_count) in self._recorded().items():
             run = Run.adopt(self._container, record)
@@ -83,6 +89,16 @@ class Services:
         await asyncio.gather(*(service.forget() for service in services))
         await asyncio.gather(*(service.log.close() for service in services))
         self._services = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a service runs, is meant to, or is being changed."""
+        up = any(each.active or not each.definition.stopped for each in self._services.values())
+        return up or bool(self._tasks) or self._changing.locked()
+
+    def leave(self) -> dict[str, Any]:
+        """What the next pilot needs to know of services, all of which are stopped, beside what is on the disk."""
+        return {"restarts": {name: service.restart_count for name, service in self._services.items()}}
 
     def all(self) -> list[Service]:
         """By name."""

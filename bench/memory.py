@@ -1,8 +1,9 @@
 """What an idle running sprite takes of memory, with all that it needs outside.
 
-PSS: what a process has for itself, and its part of what it shares with others. A sprite's own are its pilot, keeper
-and init; ``with its part`` adds the server and the zygote, divided by the number of sprites. podman's are a container's
-init and its ``conmon``, which serve nothing by themselves.
+PSS: what a process has for itself, and its part of what it shares with others. A sprite's own are its keeper and init,
+for its pilot ends some seconds after it was last needed; one line shows it with its pilot. ``with its part`` adds the
+server and the zygote, divided by the number of sprites. podman's are a container's init and its ``conmon``, which serve
+nothing by themselves.
 """
 
 from __future__ import annotations
@@ -13,31 +14,37 @@ from pathlib import Path
 
 import serving
 from bench.figures import Row
-from bench.setting import Setting
+from bench.setting import Product, Setting
 
 COUNTS = (10, 50, 100, 200)
 AIM_MIB = 10
 PODMAN_COUNT = 10
+PATIENCE_S = 120  # for the last pilot to have ended
 
 
 def measure(setting: Setting) -> list[Row]:
     peer = Row("podman: a container's init and conmon", _containers(setting), "MiB")
     rows: list[Row] = [peer]
-    # None of them may fall asleep, or be asked for anything, before all are there.
+    # None of them may fall asleep, for this is about running ones. All else is as it is by default.
     with setting.product("--idle", "3600") as product:
         made = 0
         for count in COUNTS:
             while made < count:
                 made += 1
                 product.client.create_sprite(f"idle-{made}").run("true")
+            if count == COUNTS[0]:
+                each = _each(_wake(product, count), count)
+                rows.append(Row(f"with its pilot, {count} sprites", each, "MiB", against=peer))
+            serving.until(lambda: not _pilots(product.server), PATIENCE_S, what="all pilots to have ended")
             everything = _processes(product.server)
-            own = {pid: where for pid, where in everything.items() if where}
-            each = [_of_sprite(own, sprite_id) for sprite_id in sorted(set(own.values()))]
-            if len(each) != count:
-                raise RuntimeError(f"{len(each)} of {count} sprites run")
             whole = [_mib(everything) / count]
             rows += [
-                Row(f"a sprite's own processes, {count} sprites", each, "MiB", against=peer),
+                Row(
+                    f"a sprite's own processes, {count} sprites",
+                    _each(everything, count),
+                    "MiB",
+                    against=peer,
+                ),
                 Row(
                     f"each of {count}, with its part",
                     whole,
@@ -48,6 +55,37 @@ def measure(setting: Setting) -> list[Row]:
                 ),
             ]
     return rows
+
+
+def _wake(product: Product, count: int) -> dict[int, str]:
+    """The processes while every sprite has a pilot."""
+    for number in range(1, count + 1):
+        product.client.sprite(f"idle-{number}").run("true")
+    pilots = _pilots(product.server)
+    if len(pilots) != count:
+        raise RuntimeError(f"{len(pilots)} of {count} sprites have a pilot")
+    return _processes(product.server)
+
+
+def _each(everything: dict[int, str], count: int) -> list[float]:
+    """What each of ``count`` sprites has of its own."""
+    own = {pid: where for pid, where in everything.items() if where}
+    each = [_of_sprite(own, sprite_id) for sprite_id in sorted(set(own.values()))]
+    if len(each) != count:
+        raise RuntimeError(f"{len(each)} of {count} sprites run")
+    return each
+
+
+def _pilots(server: serving.Server) -> list[int]:
+    """Those of ``_processes`` that are pilots or their helpers."""
+    return [pid for pid in _processes(server) if _name(pid).startswith("pilot:")]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
 
 
 def _containers(setting: Setting) -> list[float]:

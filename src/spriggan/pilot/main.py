@@ -36,7 +36,7 @@ from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.inner.resolver import Resolver
 from spriggan.pilot.retirement import Retirement
 from spriggan.wire.policy import NetworkPolicy
-from spriggan.wire.spec import SpriteSpec
+from spriggan.wire.spec import SpriteSpec, Uplink
 
 STAGING = "root"
 # When the host itself runs out of memory, sprites go first, those with the largest processes.
@@ -82,6 +82,25 @@ def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
         traceback.print_exc()
         _report(report, {"error": str(error) or repr(error)})
         os._exit(1)
+
+
+def rehearse(kit: Kit) -> None:
+    """Make the apps once, in the zygote: the patterns of their routes are compiled for all pilots then."""
+    spec = SpriteSpec(
+        sprite_id="",
+        name="",
+        hostname="",
+        run_dir="/",
+        containers_dir="/",
+        spool_dir="/",
+        disk="",
+        layers=[],
+        first_id=0,
+        cgroup="",
+        uplink=Uplink("", "", "", "", "", 0),
+    )
+    nowhere = Container(spec, kit, staging=Path("/"), userns=-1, netns=-1)
+    Apps(nowhere, spec, Egress(NetworkPolicy([])), -1)
 
 
 def _leave_the_zygote(spec: SpriteSpec) -> None:

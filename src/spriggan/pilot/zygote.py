@@ -32,6 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for pilots here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kit = Kit.make(runtime / "pilot")
+    pilot.rehearse(kit)
     heap.settle()
     faults.point("zygote:loaded")
     connection.send(b"ready")

@@ -17,12 +17,18 @@ from spriggan.linux.mount import mount
 
 AUTOFS_IOC_READY = 0x9360
 AUTOFS_IOC_FAIL = 0x9361
+# From include/uapi/linux/auto_dev-ioctl.h: commands of the device, and the number that it has.
+AUTOFS_DEV_IOCTL_SETPIPEFD = 0xC0189378
+AUTOFS_DEV_IOCTL_CATATONIC = 0xC0189379
+DEVICE = os.makedev(10, 235)
 PROTOCOL = 5
 MISSING_INDIRECT = 3
 
 # struct autofs_v5_packet up to the name; the kernel pads it to its own size.
 _PACKET = struct.Struct("=iiIIQIIIII")
 _MAX_PACKET = 512
+# struct autofs_dev_ioctl: version, own size, the root's descriptor, one argument.
+_COMMAND = struct.Struct("=IIIiII")
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Request:
 
 
 class Automount:
-    """An autofs that this process answers for. Made by ``mounted``."""
+    """An autofs that this process answers for. Made by ``mounted`` or ``taken_over``."""
 
     def __init__(self, root: int, pipe: int) -> None:
         self._root = root
@@ -53,6 +59,30 @@ class Automount:
             mount("spriggan", target, "autofs", options=f"{options},{versions}")
             root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
+            os.close(pipe)
+            raise
+        finally:
+            os.close(theirs)
+        return cls(root, pipe)
+
+    @classmethod
+    def taken_over(cls, target: Path, device: Path) -> Automount:
+        """Answer for the autofs at ``target``, wherever else it is mounted, in place of a daemon that has ended.
+
+        ``device`` is a node of ``DEVICE``. Raises ``OSError``.
+        """
+        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        pipe, theirs = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            with open(device, "rb", buffering=0) as control:
+                # Only one that knows it has no daemon takes another; this process group becomes that.
+                for number, argument in (
+                    (AUTOFS_DEV_IOCTL_CATATONIC, 0),
+                    (AUTOFS_DEV_IOCTL_SETPIPEFD, theirs),
+                ):
+                    fcntl.ioctl(control, number, _COMMAND.pack(1, 0, _COMMAND.size, root, argument, 0))
+        except BaseException:
+            os.close(root)
             os.close(pipe)
             raise
         finally:

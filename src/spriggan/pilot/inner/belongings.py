@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from spriggan.linux.autofs import Automount
-from spriggan.linux.mount import MNT_DETACH, umount
 
 SOCKET = "inner.sock"
 POLICY = "policy"
@@ -30,22 +30,22 @@ def prepare(staging: Path, root: int) -> Automount | None:
     for name in (POLICY, CHECKPOINTS):
         (staging / name).mkdir(exist_ok=True)
         (staging / name).chmod(0o755)
-    return _automount(staging, root)
+    return _tried(lambda: Automount.mounted(staging / CHECKPOINTS, root))
 
 
-def renew(staging: Path, root: int) -> Automount | None:
-    """Mount the directory of checkpoints anew: the kernel has given up on a daemon that died.
+def take_over(staging: Path, device: Path) -> Automount | None:
+    """What the directory of checkpoints is filled by from now on, in place of a pilot that has ended.
 
-    The container shows the old one until that is replaced, too.
+    ``device`` is autofs's own. None if the directory is a plain one.
     """
-    if os.path.ismount(staging / CHECKPOINTS):
-        umount(staging / CHECKPOINTS, MNT_DETACH)
-    return _automount(staging, root)
+    if not os.path.ismount(staging / CHECKPOINTS):
+        return None
+    return _tried(lambda: Automount.taken_over(staging / CHECKPOINTS, device))
 
 
-def _automount(staging: Path, root: int) -> Automount | None:
+def _tried(automount: Callable[[], Automount]) -> Automount | None:
     try:
-        return Automount.mounted(staging / CHECKPOINTS, root)
+        return automount()
     except OSError as error:
         log.warning("checkpoints can be looked at only after sprite-env checkpoints mount: %s", error)
         return None

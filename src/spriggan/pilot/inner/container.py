@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import shutil
 import signal
@@ -38,8 +37,6 @@ START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
 WAIT_FOR_SIZE = 'while [ "$(stty size 2>/dev/null)" = "0 0" ]; do sleep 0.01; done; exec "$@"'
-
-log = logging.getLogger(__name__)
 
 
 class Container:
@@ -268,13 +265,8 @@ class Container:
         belongings.publish_policy(self._staging, rules)
 
     def renew_checkpoints(self) -> Automount | None:
-        """Show the directory of checkpoints anew, after a pilot that died. Blocks."""
-        automount = belongings.renew(self._staging, self._spec.first_id)
-        try:
-            past.replace_directory(self._staging / belongings.CHECKPOINTS, self.init_pid)
-        except OSError as error:  # somebody inside may have done anything to it
-            log.warning("checkpoints cannot be shown as directories: %s", error)
-        return automount
+        """What fills the directory of checkpoints, for which an earlier pilot answered."""
+        return belongings.take_over(self._staging, self._kit.autofs)
 
     def shown_checkpoints(self) -> list[str]:
         """The checkpoints that are mounted inside."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from spriggan.linux import namespaces
+from spriggan.linux import autofs, namespaces
 from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
 from spriggan.pilot import inside, keepalive
 from spriggan.pilot.inner.runtime import Runtime
@@ -25,6 +25,7 @@ class Kit:
     shown: Path
     shown_with_keepalive: Path  # the same where the sprite's root has no tail
     null: Path
+    autofs: Path  # autofs's device, which the host may have made after this namespace
     runtime: Runtime
 
     @classmethod
@@ -41,7 +42,13 @@ class Kit:
         mount("none", "/", flags=MS_REC | MS_SLAVE)
         directory.mkdir(exist_ok=True)
         mount("pilot", directory, "tmpfs", MS_NOSUID, "mode=755,size=4m")
-        kit = cls(directory / "sprite", directory / "keepalive", directory / "null", Runtime.load())
+        kit = cls(
+            directory / "sprite",
+            directory / "keepalive",
+            directory / "null",
+            directory / "autofs",
+            Runtime.load(),
+        )
         for shown in (kit.shown, kit.shown_with_keepalive):
             for name in ("proc", "sys"):
                 (shown / "kernel" / name).mkdir(parents=True)  # see oci.UNMASKED
@@ -54,4 +61,5 @@ class Kit:
         program.write_bytes(keepalive.program())
         program.chmod(0o755)
         os.mknod(kit.null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.mknod(kit.autofs, stat.S_IFCHR | 0o600, autofs.DEVICE)
         return kit

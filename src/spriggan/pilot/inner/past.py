@@ -16,9 +16,6 @@ from spriggan.linux.mount import (
     MNT_DETACH,
     MNT_EXPIRE,
     MOUNT_ATTR_IDMAP,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
     MS_NODEV,
     MS_NOSUID,
     MS_RDONLY,
@@ -26,7 +23,6 @@ from spriggan.linux.mount import (
     mount_points,
     move_mount,
     open_tree,
-    set_attributes,
     umount,
 )
 from spriggan.pilot.inner import root
@@ -61,21 +57,6 @@ def show(
                 umount(staging / part, MNT_DETACH)
     try:
         _inside(init_pid, lambda: move_mount(tree, f"{DIRECTORY}/{name}"))
-    finally:
-        os.close(tree)
-
-
-def replace_directory(source: Path, init_pid: int) -> None:
-    """Show ``source`` as the container's ``DIRECTORY`` in place of what an earlier pilot showed there."""
-    tree = open_tree(source)
-    try:
-        set_attributes(tree, add=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-
-        def work() -> None:
-            umount(DIRECTORY, MNT_DETACH)
-            move_mount(tree, DIRECTORY)
-
-        _inside(init_pid, work)
     finally:
         os.close(tree)
 

@@ -74,6 +74,11 @@ async def test_path(server: serving.Server, shared: Any) -> None:
         server, shared, "/exec?cmd=name&cmd=-c&cmd=echo%20%240%20%24SHLVL&path=/bin/sh"
     ) as socket:
         assert (await to_the_end(socket))[0].split()[0] == b"name"
+    for tty in ("true", "false"):
+        rest = f"/exec?cmd=name&cmd=60&path=/bin/sleep&tty={tty}&max_run_after_disconnect=1s"
+        async with connect(server, shared, rest) as socket:
+            # Not what passes the name on, nor what asks for the terminal's size first.
+            assert json.loads(await socket.recv())["command"] == "name 60"
     async with connect(server, shared, "/exec?cmd=name&path=/no/such") as socket:
         _, err, _, code = await to_the_end(socket)
         assert code == 127 and b"/no/such" in err
@@ -602,7 +607,8 @@ async def test_session_info(server: serving.Server, shared: Any) -> None:
             info = json.loads(await socket.recv())
             assert info["type"] == "session_info" and isinstance(info["session_id"], str)
             assert (info["tty"], info["is_owner"], type(info["created"])) == (tty, True, int)
-            assert "sh" in info["command"] and (not tty or (info["rows"], info["cols"]) == (30, 90))
+            assert info["command"] == "sh -c 'exit 0'"
+            assert not tty or (info["rows"], info["cols"]) == (30, 90)
             last: object = None
             async with asyncio.timeout(20):
                 async for message in socket:

@@ -25,7 +25,7 @@ from typing import Any
 
 from spriggan.linux import process as processes
 from spriggan.pilot import descriptors
-from spriggan.pilot.inner import runtime
+from spriggan.pilot.inner import runtime, starters
 from spriggan.pilot.input import Input
 from spriggan.pilot.process import Container, Process
 from spriggan.pilot.spool import LIMIT, Batch, Spool
@@ -158,9 +158,10 @@ class Session:
         with contextlib.suppress(OSError):
             # In this order: a program that is begun does not become the runtime again.
             starting = runtime.is_starting(self.pid)
-            current = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-            if current and not self.ended and not starting:
-                return shlex.join(current.decode(errors="replace").rstrip("\0").split("\0"))
+            current = Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace")
+            line = current.rstrip("\0").split("\0")
+            if current and not self.ended and not starting and not starters.is_starter(line):
+                return shlex.join(line)
         return shlex.join(self.process.argv)
 
     @property

@@ -27,7 +27,7 @@ from spriggan.linux.cgroup import Group, hierarchies
 from spriggan.linux.paths import read_in_root
 from spriggan.pilot import accounts
 from spriggan.pilot.accounts import Account
-from spriggan.pilot.inner import belongings, oci, past, programs, root
+from spriggan.pilot.inner import belongings, oci, past, programs, root, starters
 from spriggan.pilot.inner.identity import Identity
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.process import ExecError, Process
@@ -36,7 +36,6 @@ from spriggan.wire.spec import SpriteSpec
 START_TIMEOUT_S = 30.0
 BOUNCE_CHECK_S = 0.1
 REAP_PATIENCE_S = 2.0
-WAIT_FOR_SIZE = 'while [ "$(stty size 2>/dev/null)" = "0 0" ]; do sleep 0.01; done; exec "$@"'
 
 
 class Container:
@@ -247,18 +246,14 @@ class Container:
             return process.argv
         name, *rest = process.argv
         if programs.is_program(self._staging / root.ROOT, "/bin/bash"):
-            # Privileged mode, for that reads no file that a variable names.
-            return ["/bin/bash", "-pc", 'exec -a "$0" -- "$@"', name, process.program, *rest]
+            return starters.renaming(name, process.program, rest)
         return [process.program, *rest]
 
     def _waiting(self, arguments: list[str]) -> list[str]:
-        """``arguments`` for a program that starts when its terminal has a size: it may ask at once.
-
-        The runtime makes a terminal without one, and starts the program while it hands it over.
-        """
+        """``arguments`` for a terminal, which has no size when the runtime starts the program."""
         if not programs.is_program(self._staging / root.ROOT, "/bin/sh"):
             return arguments
-        return ["/bin/sh", "-c", WAIT_FOR_SIZE, "sh", *arguments]
+        return starters.waiting(arguments)
 
     def publish_policy(self, rules: list[dict[str, Any]]) -> None:
         """Let the sprite read what its network policy is."""

@@ -53,8 +53,18 @@ def test_create(http: httpx.Client, new_name: NewName) -> None:
         assert isinstance(sprite[key], str) and sprite[key], key
     assert {"url", "primary_region", "bucket_name"} <= sprite.keys()
     assert {"ram_mb", "cpus", "storage_gb"} <= sprite["config"].keys()
+    assert all(type(sprite["config"][key]) is int for key in ("ram_mb", "cpus", "storage_gb"))
     assert (sprite["last_running_at"], sprite["last_warming_at"]) == (None, None)
     assert http.get(f"/v1/sprites/{name}").json() == sprite
+    assert http.delete(f"/v1/sprites/{name}").status_code == 204
+
+
+@proves("sprites: config in whole numbers, whatever was asked for", PLAIN)
+def test_whole_numbers(http: httpx.Client, new_name: NewName) -> None:
+    name = new_name()
+    made = http.post("/v1/sprites", json={"name": name, "config": {"cpus": 1.5}})
+    # The Go client cannot read "1.5", nor even "1.0", where it expects an int, and loses the whole answer.
+    assert '"cpus":2,' in made.text.replace(" ", "") and made.json()["config"]["cpu_limit"] == 1.5
     assert http.delete(f"/v1/sprites/{name}").status_code == 204
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -86,7 +87,8 @@ class CheckpointBody(_Body):
 
 class ConfigReply(BaseModel):
     ram_mb: int
-    cpus: float
+    cpus: int = Field(description="Rounded up: the Go client reads no fractions. 0 is all of the host.")
+    cpu_limit: float = Field(description="The same with its fraction (extension).")
     storage_gb: int
     pids: int
 
@@ -205,6 +207,8 @@ class Event(BaseModel):
 def sprite_reply(sprite: Sprite) -> SpriteReply:
     """A sprite of the engine in JSON."""
     fields = {name: getattr(sprite, name) for name in SpriteReply.model_fields if hasattr(sprite, name)}
+    cpus = float(sprite.config["cpus"])
+    fields["config"] = sprite.config | {"cpus": math.ceil(cpus), "cpu_limit": cpus}
     return SpriteReply.model_validate(fields)
 
 

@@ -237,13 +237,19 @@ def test_a_checkpoint_is_dropped_when_nobody_looks_at_it(sprite: Any) -> None:
 @proves("inside: llm.txt and what it advises", PLAIN)
 def test_what_there_is_to_read(sprite: Any) -> None:
     assert json.loads(run(sprite, "cat /.sprite/policy/network.json")) == {"rules": []}
-    for path in ("/.sprite/policy/network.json", "/.sprite/llm.txt", "/.sprite/bin/sprite-env"):
-        assert ended(sprite, f"sudo sh -c 'echo x >> {path}'")[0] != 0
+    for path in ("policy/network.json", "llm.txt", "version.txt", "bin/sprite-env"):
+        assert ended(sprite, f"sudo sh -c 'echo x >> /.sprite/{path}'")[0] != 0
     text = run(sprite, "cat /.sprite/llm.txt")
     commands = [line.split()[:3] for line in text.splitlines() if line.startswith("  sprite-env ")]
     assert len(commands) > 8
     for command in commands:  # nothing is advised that does not exist
         assert "usage: " in run(sprite, f"{' '.join(command)} --help"), command
+
+
+@proves("inside: version.txt", PLAIN)
+def test_the_version(server: serving.Server, sprite: Any) -> None:
+    with server.http() as http:
+        assert run(sprite, "cat /.sprite/version.txt") == http.get("/v1/sprites").headers["Sprite-Version"]
 
 
 @proves("inside: policy/network.json", PLAIN)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from spriggan import __version__
 from spriggan.linux import autofs, namespaces
 from spriggan.linux.mount import MS_NOSUID, MS_REC, MS_SLAVE, mount
 from spriggan.pilot import inside, keepalive
@@ -16,6 +17,7 @@ from spriggan.pilot.inner.runtime import Runtime
 
 TINI = "tini-static"
 FILES = {"sprite-env": 0o755, "llm.txt": 0o644}  # with their modes, from the package "inside"
+VERSION = "version.txt"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Kit:
             for name, mode in FILES.items():
                 (shown / name).write_bytes(resources.files(inside).joinpath("files", name).read_bytes())
                 (shown / name).chmod(mode)
+            (shown / VERSION).write_text(f"v{__version__}\n")
+            (shown / VERSION).chmod(0o644)
         program = kit.shown_with_keepalive / keepalive.NAME
         program.write_bytes(keepalive.program())
         program.chmod(0o755)

@@ -229,6 +229,7 @@ def _pilot_mounts(staging: Path, shown: Path) -> list[dict[str, Any]]:
         "/.pilot": (shown, read_only),
         "/.sprite/bin/sprite-env": (shown / "sprite-env", read_only),
         "/.sprite/llm.txt": (shown / "llm.txt", read_only),
+        "/.sprite/version.txt": (shown / "version.txt", read_only),
         "/.sprite/policy": (staging / belongings.POLICY, read_only),
         "/.sprite/checkpoints": (staging / belongings.CHECKPOINTS, read_only),
         "/.sprite/api.sock": (staging / belongings.SOCKET, ["bind", "rw", "nosuid", "nodev"]),

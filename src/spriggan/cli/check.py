@@ -27,7 +27,7 @@ def command(ctx: click.Context, settings: Settings, name: str | None, as_json: b
       spriggan check dev
     """
     wanted = sprite_name(settings, name)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         health = api.get(f"/v1/sprites/{segment(wanted)}/check")
     if as_json:
         output.as_json(health)

@@ -46,7 +46,7 @@ def create(settings: Settings, comment: str, as_json: bool) -> None:
       spriggan checkpoint create -s dev --comment "before the upgrade"
     """
     base = _base(settings)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         last = show_progress(api.stream(f"{base}/checkpoint", {"comment": comment} if comment else {}))
         created = re.search(r"Checkpoint (\S+) created", last)
         if created is None:
@@ -76,7 +76,7 @@ def list_(settings: Settings, history: str | None, include_auto: bool, as_json: 
     params = {"includeAuto": "true"} if include_auto else {}
     if history:
         params["history"] = history
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         found = api.get(f"{_base(settings)}/checkpoints", params)
     # The live state is listed by the API, too, but is no checkpoint that one could restore.
     checkpoints = [checkpoint for checkpoint in found if checkpoint["id"] != "Current"]
@@ -111,7 +111,7 @@ def info(settings: Settings, id_: str, as_json: bool) -> None:
     Example:
       spriggan checkpoint info -s dev v1
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         checkpoint: dict[str, Any] = api.get(f"{_base(settings)}/checkpoints/{segment(id_)}")
     if as_json:
         output.as_json(checkpoint)
@@ -147,7 +147,7 @@ def restore(settings: Settings, id_: str) -> None:
 
 def restore_checkpoint(settings: Settings, id_: str) -> None:
     """Restore, and show how it goes."""
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         path = f"{_base(settings)}/checkpoints/{segment(id_)}/restore"
         last = show_progress(api.stream(path))
     click.echo(output.printable(last or f"Restored {id_}"))
@@ -164,7 +164,7 @@ def delete(settings: Settings, id_: str) -> None:
     Example:
       spriggan checkpoint delete -s dev v1
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.delete(f"{_base(settings)}/checkpoints/{segment(id_)}")
     click.echo(f"Deleted {id_}")
 

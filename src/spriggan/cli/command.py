@@ -22,8 +22,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Settings:
     """What was said for the whole run, before or after the name of the command."""
 
-    data: Path = DEFAULT_DATA
+    given_data: Path | None = None
+    org: str | None = None
     sprite: str | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory that was named, else the usual one."""
+        return self.given_data or DEFAULT_DATA
 
 
 class Number(click.FloatRange):
@@ -44,11 +50,21 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 data_option = click.option(
     "--data",
+    "given_data",
     type=click.Path(path_type=Path, file_okay=False, readable=False),  # who may not is told so later
     metavar="DIR",
     expose_value=False,
     callback=_remember,
     help=f"Data directory of the server (default: {DEFAULT_DATA}).",
+)
+
+org_option = click.option(
+    "-o",
+    "--org",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember,
+    help="The server, of those of 'spriggan login' (default: the one logged in to last).",
 )
 
 sprite_option = click.option(
@@ -66,11 +82,12 @@ pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 
 class Command(click.Command):
-    """A command that also takes ``--data``."""
+    """A command that also takes ``--data`` and ``--org``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         data_option(self)
+        org_option(self)
 
 
 class Group(click.Group):

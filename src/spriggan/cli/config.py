@@ -44,6 +44,6 @@ def update(settings: Settings, url_auth: str | None, labels: tuple[str, ...], cl
     if not body:
         raise InvalidRequest("nothing to change is named", hint="for example: --url-auth sprite")
     name = sprite_name(settings)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.put(f"/v1/sprites/{segment(name)}", body)
     click.echo(f"Changed {name}")

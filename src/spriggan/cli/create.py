@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ from spriggan.cli.variables import assignments
 
 
 @click.command("create", cls=Command)
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--image", metavar="NAME", help="The image to start from (default: the default image).")
 @click.option("--box", metavar="KIND", help="The walls around it (default: container).")
 @click.option("--ram", "ram_mb", type=click.IntRange(min=1), metavar="MIB", help="Memory in MiB.")
@@ -30,7 +31,7 @@ from spriggan.cli.variables import assignments
 def command(
     settings: Settings,
     *,
-    name: str,
+    name: str | None,
     image: str | None,
     box: str | None,
     ram_mb: int | None,
@@ -41,7 +42,7 @@ def command(
     skip_console: bool,
     as_json: bool,
 ) -> None:
-    """Make the sprite NAME, and on a terminal open a console in it.
+    """Make the sprite NAME, and on a terminal open a console in it. Without NAME it gets one.
 
     \b
     Example:
@@ -57,8 +58,11 @@ def command(
         "environment": assignments(env),
         "labels": list(labels),
     }
-    body = {"name": name, **{key: value for key, value in wanted.items() if value}}
-    with Api(find(settings.data)) as api:
+    body = {
+        "name": _some_name() if name is None else name,
+        **{key: value for key, value in wanted.items() if value},
+    }
+    with Api(find(settings)) as api:
         sprite = api.post("/v1/sprites", body)
     if as_json:
         output.as_json(sprite)
@@ -67,3 +71,7 @@ def command(
     if not skip_console and sys.stdin.isatty() and sys.stdout.isatty():
         settings.sprite = sprite["name"]
         open_console(settings)
+
+
+def _some_name() -> str:
+    return f"sprite-{secrets.token_hex(4)}"

@@ -27,7 +27,7 @@ def command(settings: Settings, name: str | None, force: bool) -> None:
       spriggan destroy dev --force
     """
     wanted = sprite_name(settings, name)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         path = f"/v1/sprites/{segment(wanted)}"
         if not force:
             if not sys.stdin.isatty():

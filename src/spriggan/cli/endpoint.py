@@ -1,4 +1,4 @@
-"""Where the server is: by environment, else by the socket in a data directory."""
+"""Where the server is: by option, environment or memory, else by the socket in a data directory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from spriggan.cli.command import Settings
+from spriggan.cli.servers import Server, Servers
 from spriggan.errors import InvalidRequest, SprigganError, Unavailable
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server: its base URL and token, or its local socket, which needs no token."""
+    """A server: its base URL and token, or its local socket, which needs no token.
+
+    ``remembered``: the token is one of ``spriggan login``, not of the environment.
+    """
 
     url: str
     token: str = ""
     socket: Path | None = None
+    remembered: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -38,27 +44,63 @@ class Endpoint:
         return str(self.socket) if self.socket else self.url
 
 
-def find(data: Path, environ: Mapping[str, str] = os.environ) -> Endpoint:
-    """Find the server; nothing is contacted yet."""
-    url = environ.get("SPRITES_API_URL", "").rstrip("/")
-    if not url:
-        return Endpoint("http://localhost", socket=data.absolute() / "api.sock")
+def find(settings: Settings, environ: Mapping[str, str] = os.environ) -> Endpoint:
+    """Find the server; nothing is contacted yet.
+
+    What was said for this run goes before what is remembered, and a place that was named before one that
+    was not: ``--org``, SPRITES_API_URL, ``--data``, SPRITE_ORG, the server of ``spriggan login``, and the
+    local one.
+    """
+    if settings.org is not None:
+        return _remembered(Servers.load(environ).named(settings.org))
+    if environ.get("SPRITES_API_URL", "").rstrip("/"):
+        return _of_environment(environ)
+    if settings.given_data is None:
+        servers = Servers.load(environ)
+        name = environ.get("SPRITE_ORG", "")
+        chosen = servers.named(name) if name else servers.current
+        if chosen:
+            return _remembered(chosen)
+    return Endpoint("http://localhost", socket=settings.data.absolute() / "api.sock")
+
+
+def _of_environment(environ: Mapping[str, str]) -> Endpoint:
+    url = checked_url(environ["SPRITES_API_URL"], "SPRITES_API_URL")
     token = environ.get("SPRITE_TOKEN", "")
-    if not token:
+    if token:
+        return Endpoint(url, checked_token(token, "SPRITE_TOKEN"))
+    known = Servers.load(environ).at(url)
+    if known is None:
         raise InvalidRequest(
             "SPRITES_API_URL is set, but SPRITE_TOKEN is not",
-            hint="set SPRITE_TOKEN to a token of that server, or unset SPRITES_API_URL",
+            hint=f"set SPRITE_TOKEN to a token of that server, unset SPRITES_API_URL, or: spriggan login {url}",
         )
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidRequest(
-            "SPRITE_TOKEN has characters that no token has", hint="copy it again, without line breaks"
-        )
+    return _remembered(known)
+
+
+def _remembered(server: Server) -> Endpoint:
+    return Endpoint(server.url, server.token, remembered=True)
+
+
+def checked_url(text: str, what: str) -> str:
+    """``text`` without slashes at its end; ``InvalidRequest``, naming ``what``, if it is no URL of a server."""
+    url = text.rstrip("/")
     if not _is_url(url):
         raise InvalidRequest(
-            f"SPRITES_API_URL is {url!r}, which is not an http or https URL",
+            f"{what} is {url!r}, which is not an http or https URL",
             hint="for a server on this machine it is http://127.0.0.1:7878",
         )
-    return Endpoint(url, token)
+    return url
+
+
+def checked_token(text: str, what: str) -> str:
+    """``text``; ``InvalidRequest``, naming ``what``, if it cannot be a token."""
+    if not (text and text.isascii() and text.isprintable() and " " not in text):
+        raise InvalidRequest(
+            f"{what} has characters that no token has" if text else f"{what} is empty",
+            hint="copy it again, without line breaks",
+        )
+    return text
 
 
 def _is_url(text: str) -> bool:
@@ -86,11 +128,12 @@ def unreachable(endpoint: Endpoint, error: BaseException) -> SprigganError:
         return Unavailable(
             f"no server answers at {endpoint.socket}",
             hint="start one with 'spriggan serve', name its data directory with --data, "
-            "or set SPRITES_API_URL and SPRITE_TOKEN",
+            "or log in to another: spriggan login URL",
         )
     return Unavailable(
         f"no server answers at {endpoint.url} ({str(error) or type(error).__name__})",
-        hint="check SPRITES_API_URL and whether the server runs",
+        hint="check whether the server runs, and "
+        + ("'spriggan org list'" if endpoint.remembered else "SPRITES_API_URL"),
     )
 
 

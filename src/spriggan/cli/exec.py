@@ -68,7 +68,7 @@ def command(
 
         query = _query(argv, directory=directory, env=assignments(env), stdin=not no_stdin)
         path = f"/v1/sprites/{segment(sprite_name(settings))}/exec"
-        sys.exit(post.run(find(settings.data), path, query, stdin=not no_stdin))
+        sys.exit(post.run(find(settings), path, query, stdin=not no_stdin))
     start(
         settings,
         argv,
@@ -100,7 +100,7 @@ def start(
         query += [("rows", str(rows)), ("cols", str(columns))]
     sprite = f"/v1/sprites/{segment(sprite_name(settings))}"
     attachment = Attachment(f"{sprite}/exec", query, tty=tty, stdin=stdin, forward=sprite if forward else "")
-    run(find(settings.data), attachment)
+    run(find(settings), attachment)
 
 
 def _query(
@@ -125,7 +125,7 @@ def _push(settings: Settings, files: tuple[str, ...]) -> None:
     from spriggan.cli.api import Api  # noqa: PLC0415
     from spriggan.cli.file import push_file  # noqa: PLC0415
 
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         base = f"/v1/sprites/{segment(sprite_name(settings))}/fs"
         for source, _, target in pairs:
             push_file(api, base, Path(source), target)

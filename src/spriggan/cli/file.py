@@ -55,7 +55,7 @@ def push(settings: Settings, source: Path, target: str, recursive: bool, preserv
         raise InvalidRequest(f"{source} is a directory", hint="add -r to copy it with all in it")
     if target.endswith("/"):
         target += source.resolve().name
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         base = _base(settings)
         count = size = 0
         for file, name in _files(source):
@@ -79,7 +79,7 @@ def pull(settings: Settings, source: str, target: Path, recursive: bool, preserv
       spriggan file pull -s dev /home/sprite/result.csv .
       spriggan file pull -s dev -r /home/sprite/project project
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         base = _base(settings)
         entries = _entries(api, base, source, recursive=recursive)
         if len(entries) == 1 and not entries[0].name and target.is_dir():

@@ -29,7 +29,7 @@ def command(settings: Settings, *, names: tuple[str, ...], checkpoint: str | Non
         raise click.UsageError("give the sprite to fork and the name of the new one")
     source = sprite_name(settings, names[0] if len(names) == 2 else None)
     body = {"name": names[-1]} | ({"checkpoint": checkpoint} if checkpoint else {})
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         sprite = api.post(f"/v1/sprites/{segment(source)}/fork", body)
     if as_json:
         output.as_json(sprite)

@@ -26,7 +26,7 @@ def command(settings: Settings, name: str | None, as_json: bool) -> None:
       spriggan info dev
     """
     wanted = sprite_name(settings, name)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         sprite = api.get(f"/v1/sprites/{segment(wanted)}")
     if as_json:
         output.as_json(sprite)
@@ -45,7 +45,7 @@ def _facts(sprite: dict[str, Any]) -> list[tuple[str, object]]:
         ("box", sprite.get("box")),
         ("image", sprite.get("image")),
         ("memory", f"{config['ram_mb']} MiB" if config.get("ram_mb") else None),
-        ("cpus", config.get("cpus") or "all"),
+        ("cpus", config.get("cpu_limit") or "all"),
         ("disk", f"{config['storage_gb']} GB" if config.get("storage_gb") else None),
         ("labels", ", ".join(sprite.get("labels") or [])),
         ("environment", " ".join(f"{k}={v}" for k, v in (sprite.get("environment") or {}).items())),

@@ -31,7 +31,7 @@ def command(settings: Settings, prefix: str, watch: bool, as_json: bool) -> None
     if watch:
         _watch(settings, prefix, as_json=as_json)
         return
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         sprites = all_sprites(api, prefix)
     if as_json:
         output.as_json(sprites)
@@ -54,7 +54,7 @@ def command(settings: Settings, prefix: str, watch: bool, as_json: bool) -> None
 
 def _watch(settings: Settings, prefix: str, *, as_json: bool) -> None:
     """Every sprite, and then each one that changes; with ``as_json`` one object a line."""
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         for change in api.watch("/v1/sprites", **({"prefix": prefix} if prefix else {})):
             if change.get("type") == "heartbeat":
                 continue

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import click
 
-from spriggan.cli.command import Settings, data_option, sprite_option
+from spriggan.cli.command import Settings, data_option, org_option, sprite_option
 from spriggan.cli.output import printable
 from spriggan.errors import SprigganError
 
@@ -42,6 +42,10 @@ COMMANDS = {
     "api": ("raw", "Call the API with curl."),
     "stop": ("stop", "Stop sprites; their disks stay."),
     "destroy": ("destroy", "Delete a sprite, its disk and its checkpoints."),
+    "login": ("login", "Remember a server and a token for it."),
+    "logout": ("logout", "Forget a server and its token."),
+    "auth": ("auth", "Remember a token without being asked for it."),
+    "org": ("org", "List the servers that are remembered, and choose one."),
     "serve": ("serve", "Run the server."),
     "down": ("down", "Stop everything of a data directory."),
     "image": ("image", "Build, import, list, show and remove images."),
@@ -74,12 +78,13 @@ class Spriggan(click.Group):
 
 @click.group(cls=Spriggan, context_settings={"help_option_names": ["-h", "--help"]})
 @data_option
+@org_option
 @sprite_option
 def cli() -> None:
     """Sprites on your own machines: persistent Linux computers that start in a blink.
 
-    The server is found by SPRITES_API_URL and SPRITE_TOKEN, else by the socket in the data
-    directory.
+    The server is that of SPRITES_API_URL and SPRITE_TOKEN, or of 'spriggan login'; else it is found
+    by the socket in the data directory.
 
     \b
     Example:

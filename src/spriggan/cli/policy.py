@@ -39,7 +39,7 @@ def show(settings: Settings, kind: str) -> None:
     Example:
       spriggan policy get -s dev network
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         output.as_json(api.get(_path(settings, kind)))
 
 
@@ -62,7 +62,7 @@ def set_(settings: Settings, kind: str, policy: str) -> None:
         raise InvalidRequest(
             f"the policy is not JSON ({error})", hint="'spriggan policy get' shows how one looks"
         ) from error
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.post(_path(settings, kind), body)
     click.echo(f"Set the {kind} policy of {sprite_name(settings)}")
 
@@ -78,7 +78,7 @@ def clear(settings: Settings, kind: str) -> None:
     Example:
       spriggan policy clear -s dev privileges
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         if kind == "network":
             api.post(_path(settings, kind), {"rules": []})
         else:

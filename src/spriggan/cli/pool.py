@@ -34,7 +34,7 @@ def show(settings: Settings, as_json: bool) -> None:
     Example:
       spriggan pool show
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         usage = api.get("/v1/pool")["pool"]
         names = {} if as_json else {sprite["id"]: sprite["name"] for sprite in all_sprites(api)}
     if as_json:
@@ -72,7 +72,7 @@ def trim(settings: Settings, as_json: bool) -> None:
     Example:
       spriggan pool trim
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         trimmed = api.post("/v1/pool/trim")
     if as_json:
         output.as_json(trimmed)

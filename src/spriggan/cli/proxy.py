@@ -40,10 +40,10 @@ def command(settings: Settings, ports: tuple[str, ...], stdio: str | None) -> No
     path = f"/v1/sprites/{segment(sprite_name(settings))}"
     if stdio:
         host, port = _target(stdio)
-        asyncio.run(_connect_stdio(find(settings.data), path, host, port))
+        asyncio.run(_connect_stdio(find(settings), path, host, port))
         # The thread that reads standard input may sit there for ever.
         os._exit(0)
-    asyncio.run(_forward(find(settings.data), path, [_pair(text) for text in ports]))
+    asyncio.run(_forward(find(settings), path, [_pair(text) for text in ports]))
 
 
 async def _forward(endpoint: Endpoint, path: str, pairs: list[tuple[int, int]]) -> None:

@@ -39,7 +39,7 @@ def command(settings: Settings, path: str, options: tuple[str, ...]) -> None:
     if not path.isprintable() or " " in path:
         raise InvalidRequest("the path has characters that no path has", hint="encode them, as %20")
     base = f"/v1/sprites/{segment(settings.sprite)}" if settings.sprite is not None else ""
-    endpoint = find(settings.data)
+    endpoint = find(settings)
     words = [curl, "--globoff", "--config", "-"]
     if endpoint.socket:
         words += ["--unix-socket", str(endpoint.socket)]

@@ -34,6 +34,8 @@ def refusal(status: int, text: str, endpoint: Endpoint) -> Refused:
         body.get("message") or listed or body.get("error") or f"the server answered with status {status}"
     )
     hint = str(body.get("hint") or "")
-    if status == 401 and not hint:
+    if status == 401 and endpoint.remembered:
+        hint = f"give another token: spriggan login {endpoint.url}"
+    elif status == 401 and not hint:
         hint = "check SPRITE_TOKEN; 'spriggan token create' on the server's machine makes a new token"
     return Refused(status, message, hint)

@@ -22,6 +22,6 @@ def command(settings: Settings, name: str | None) -> None:
       spriggan restart dev
     """
     wanted = sprite_name(settings, name)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.post(f"/v1/sprites/{segment(wanted)}/restart")
     click.echo(f"Restarted {wanted}")

@@ -33,7 +33,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     Example:
       spriggan sessions list -s dev
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         sessions = api.get(_base(settings))["sessions"]
     if as_json:
         output.as_json(sessions)
@@ -71,7 +71,7 @@ def attach(settings: Settings, id_: str, no_stdin: bool) -> None:
 
 def attach_session(settings: Settings, id_: str, *, stdin: bool) -> None:
     """Join a session and end this process with its exit code."""
-    run(find(settings.data), Attachment(f"{_base(settings)}/{segment(id_)}", stdin=stdin))
+    run(find(settings), Attachment(f"{_base(settings)}/{segment(id_)}", stdin=stdin))
 
 
 @command.command("kill")
@@ -95,7 +95,7 @@ def kill(settings: Settings, id_: str, signal_: str, timeout: float) -> None:
       spriggan sessions kill -s dev 12
       spriggan sessions kill -s dev 12 --signal HUP --timeout 60
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         path = f"{_base(settings)}/{segment(id_)}/kill"
         show_progress(api.stream(path, signal=signal_, timeout=f"{timeout:g}s"))
     click.echo(f"Session {id_} has ended")

@@ -27,7 +27,7 @@ def command(settings: Settings, name: str | None, everything: bool) -> None:
     """
     if everything and name:
         raise click.UsageError("give either a NAME or --all")
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         if not everything:
             _stop(api, sprite_name(settings, name))
             return

@@ -31,7 +31,7 @@ def create(settings: Settings, label: str, as_json: bool) -> None:
     Example:
       export SPRITE_TOKEN=$(spriggan token create laptop)
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         made = api.post("/v1/tokens", {"label": label})
     if as_json:
         output.as_json(made)
@@ -49,7 +49,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     Example:
       spriggan token list
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         tokens = api.get("/v1/tokens")["tokens"]
     if as_json:
         output.as_json(tokens)
@@ -70,6 +70,6 @@ def revoke(settings: Settings, id_: str) -> None:
     Example:
       spriggan token revoke 4f1c
     """
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.delete(f"/v1/tokens/{segment(id_)}")
     click.echo(f"Revoked {id_}")

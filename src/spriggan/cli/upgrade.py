@@ -26,7 +26,7 @@ def command(settings: Settings, name: str | None, check: bool, version: str | No
     """
     wanted = sprite_name(settings, name)
     path = f"/v1/sprites/{segment(wanted)}"
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         if check:
             click.echo(f"{wanted} would be of version {api.get(path)['version']}")
             return

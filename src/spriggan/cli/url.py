@@ -26,7 +26,7 @@ def command(ctx: click.Context, settings: Settings, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         sprite = api.get(f"/v1/sprites/{segment(sprite_name(settings))}")
     shown = {"url": sprite.get("url"), "url_settings": sprite.get("url_settings")}
     if as_json:
@@ -48,6 +48,6 @@ def update(settings: Settings, auth: str) -> None:
       spriggan url update -s dev --auth sprite
     """
     name = sprite_name(settings)
-    with Api(find(settings.data)) as api:
+    with Api(find(settings)) as api:
         api.put(f"/v1/sprites/{segment(name)}", {"url_settings": {"auth": auth}})
     click.echo(f"The URL of {name} is for: {auth}")

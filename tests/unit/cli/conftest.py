@@ -28,6 +28,7 @@ class Spriggan:
         self.cwd = cwd
         # A process started by pytest would otherwise find whatever server the developer uses.
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SPRITE", "SPRIGGAN"))}
+        self.env["XDG_CONFIG_HOME"] = str(cwd / "config")
 
     def command(self, *arguments: str, data: bool = True) -> list[str]:
         place = ["--data", str(self.data)] if data else []

@@ -248,7 +248,7 @@ def test_socket_of_another_user(spriggan: Spriggan, server: PlayedServer) -> Non
 
 
 def test_unknown_command_and_option(spriggan: Spriggan) -> None:
-    for words in (["frobnicate"], ["list", "--frobnicate"], ["create"]):
+    for words in (["frobnicate"], ["list", "--frobnicate"], ["fork"]):
         result = spriggan(*words)
         assert result.returncode == 2
         assert result.stderr.startswith(b"spriggan: ")

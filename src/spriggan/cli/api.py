@@ -71,9 +71,11 @@ class Api:
         return self._request("PUT", path, params=params, content=content, timeout=STREAM_TIMEOUT)
 
     @contextmanager
-    def download(self, path: str, params: dict[str, str]) -> Iterator[Iterator[bytes]]:
+    def download(
+        self, path: str, params: dict[str, str], headers: dict[str, str] | None = None
+    ) -> Iterator[Iterator[bytes]]:
         """GET ``path``; the block reads the body piece by piece."""
-        with self._answer("GET", path, params=params) as response:
+        with self._answer("GET", path, params=params, headers=headers) as response:
             yield response.iter_bytes()
 
     def watch(self, path: str, **params: str) -> Iterator[dict[str, Any]]:
@@ -83,13 +85,15 @@ class Api:
                 if message := _message(line):
                     yield message
 
-    def stream(self, path: str, body: object | None = None, **params: str | int) -> Iterator[dict[str, Any]]:
-        """POST ``body`` and yield the messages of the answer as they come.
+    def stream(
+        self, path: str, body: object | None = None, *, method: str = "POST", **params: str | int
+    ) -> Iterator[dict[str, Any]]:
+        """Send ``body`` and yield the messages of the answer as they come.
 
         Raises when the stream carries an error, or ends without saying that it is complete.
         """
         complete = False
-        with self._answer("POST", path, json=body, params=params) as response:
+        with self._answer(method, path, json=body, params=params) as response:
             for line in response.iter_lines():
                 message = _message(line)
                 if message.get("type") == "error":
@@ -147,6 +151,15 @@ def show_progress(messages: Iterator[dict[str, Any]]) -> str:
             last = text
         elif text:
             click.echo(printable(text), err=True)
+    return last
+
+
+def last_word(messages: Iterator[dict[str, Any]]) -> str:
+    """What a stream says when it is complete."""
+    last = ""
+    for message in messages:
+        if message.get("type") == "complete":
+            last = str(message.get("data") or message.get("message") or "")
     return last
 
 

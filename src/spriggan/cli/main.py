@@ -42,6 +42,7 @@ COMMANDS = {
     "api": ("raw", "Call the API with curl."),
     "stop": ("stop", "Stop sprites; their disks stay."),
     "destroy": ("destroy", "Delete a sprite, its disk and its checkpoints."),
+    "mcp": ("mcp", "Give an agent tools for sprites."),
     "login": ("login", "Remember a server and a token for it."),
     "logout": ("logout", "Forget a server and its token."),
     "auth": ("auth", "Remember a token without being asked for it."),

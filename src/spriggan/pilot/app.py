@@ -29,6 +29,7 @@ from spriggan.pilot.proxy import Proxy
 from spriggan.pilot.services.routes import ServiceRoutes
 from spriggan.pilot.services.services import Services
 from spriggan.pilot.sessions import Sessions
+from spriggan.pilot.url import Url
 from spriggan.wire.spec import SpriteSpec
 
 
@@ -73,6 +74,7 @@ class Apps:
                 *Control(commands, calls, spec).routes(),
                 *services.routes(),
                 *Proxy(network, self._services.coming).routes(),
+                *Url(network, self._services).routes(),
                 *ports.routes(),
                 *life.routes(),
                 *PolicyApi(container, egress).routes(),

@@ -197,7 +197,7 @@ async def _serve(world: World, report: int) -> None:
     apps = Apps(world.container, world.spec, egress, world.held.inner_network, world.automount)
     await apps.begin()
     servers = [
-        await _listen_on(world.held.server_listener, apps.server),
+        await _listen_on(world.held.server_listener, apps.server, http=_WithTransport),
         await _listen_on(world.held.inner_listener, apps.inner, http=_FewAtATime, head=INNER_HEAD),
     ]
     retirement = Retirement(
@@ -231,6 +231,14 @@ def _needed(world: World, apps: Apps, servers: list[uvicorn.Server], resolver: R
     if not world.container.running:
         return "its first process, which has ended"
     return apps.needed() or ("" if world.container.quiet else "the processes inside")
+
+
+class _WithTransport(H11Protocol):  # type: ignore[misc]
+    """For the server, which is also sent descriptors."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.app_state: dict[str, object] = {**self.app_state, "transport": transport}
 
 
 class _FewAtATime(H11Protocol):  # type: ignore[misc]

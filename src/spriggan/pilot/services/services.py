@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from spriggan.pilot.services.service import Service, Status
 from spriggan.wire.spec import SpriteSpec
 
 NEEDS_PATIENCE_S = 10.0  # for the services that another one needs
+FRESH_S = 10.0  # after its start a service may still be getting ready
 DIRECTORY = "services"  # below the run directory: pipes, and which processes run
 RUNNING = "running.json"
 
@@ -165,6 +167,18 @@ class Services:
         """Whether a service is being started that is to listen on ``port``."""
         return any(
             service.definition.http_port == port and service.active and service.status is not Status.RUNNING
+            for service in self._services.values()
+        )
+
+    def with_http_port(self) -> Service | None:
+        """The one that the sprite's URL leads to. Raises ``ServiceError`` while the sprite is stopped."""
+        return next((service for service in self.all() if service.definition.http_port), None)
+
+    def fresh(self) -> bool:
+        """Whether a service is being started or was just now, and so may listen in a moment."""
+        return any(
+            service.status is Status.STARTING
+            or (service.run is not None and time.time() - service.run.record.started_at < FRESH_S)
             for service in self._services.values()
         )
 

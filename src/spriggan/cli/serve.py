@@ -39,6 +39,12 @@ WantedBy=multi-user.target
 
 @click.command("serve", cls=Command)
 @click.option("--listen", default=LISTEN, show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
+@click.option(
+    "--url",
+    default="",
+    metavar="URL",
+    help="Where sprites are reached, if not at http://{name}.sprites.localhost:PORT.",
+)
 @click.option("--max-ram", type=click.IntRange(min=1), metavar="MIB", help="Most memory of a sprite.")
 @click.option("--max-cpus", type=Number(min=0.1), metavar="N", help="Most CPUs of a sprite.")
 @click.option("--max-storage", type=click.IntRange(min=1), metavar="GB", help="Largest disk of a sprite.")
@@ -62,6 +68,7 @@ def command(
     settings: Settings,
     *,
     listen: str,
+    url: str,
     max_ram: int | None,
     max_cpus: float | None,
     max_storage: int | None,
@@ -80,6 +87,7 @@ def command(
     Example:
       sudo spriggan serve
       sudo spriggan serve --data /srv/spriggan --listen 127.0.0.1:8000
+      sudo spriggan serve --url 'https://{name}.sprites.example.com'
       spriggan serve --print-unit | sudo tee /etc/systemd/system/spriggan.service
     """
     data = settings.data.absolute()
@@ -87,6 +95,7 @@ def command(
         given = [
             ("--data", data),
             ("--listen", listen),
+            ("--url", url or None),
             ("--max-ram", max_ram),
             ("--max-cpus", max_cpus),
             ("--max-storage", max_storage),
@@ -107,8 +116,11 @@ def command(
         # Loading the server takes longer than looking at the machine, so the one is done during the other.
         from spriggan.engine import Engine, Options  # noqa: PLC0415
         from spriggan.server.serve import listen_address, run  # noqa: PLC0415
+        from spriggan.server.urls import Urls  # noqa: PLC0415
 
         host, port = listen_address(listen)
+        if url:
+            Urls.parse(url)
         machine.require()
     chosen = {
         "max_ram_mb": max_ram,
@@ -122,7 +134,7 @@ def command(
     }
     options = Options(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     engine = Engine(data, options)
-    asyncio.run(run(engine, host=host, port=port, unix_socket=data / "api.sock", prepare=_settle))
+    asyncio.run(run(engine, host=host, port=port, unix_socket=data / "api.sock", url=url, prepare=_settle))
 
 
 async def _settle() -> None:

@@ -33,7 +33,7 @@ def command(ctx: click.Context, settings: Settings, as_json: bool) -> None:
         output.as_json(shown)
         return
     settings_ = sprite.get("url_settings") or {}
-    output.facts([("url", sprite.get("url") or "none: this server has no public URLs"), *settings_.items()])
+    output.facts([("url", sprite.get("url") or "none"), *settings_.items()])
 
 
 @command.command("update")

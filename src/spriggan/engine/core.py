@@ -124,6 +124,7 @@ class Core:
             last_error=live.paused_because or row.last_error,
             awake_because=live.reasons,
             current_checkpoint=row.current_checkpoint,
+            url=self.options.url.replace("{name}", row.name) or None,
         )
 
     def _done(self, task: asyncio.Task[Any]) -> None:

@@ -244,6 +244,10 @@ class Engine:
         """Whose token this is; None if it is none of ours."""
         return await self._ready.tokens.check(text)
 
+    async def is_token_good(self, token_id: str) -> bool:
+        """Whether the token with that id is still good, for who has shown it before."""
+        return await self._ready.tokens.is_good(token_id)
+
     async def check_capability(self, text: str) -> str | None:
         """The name of the sprite whose pilot was given this text."""
         core = self._ready.core

@@ -22,6 +22,7 @@ class Options:
     """Settings of an engine; the defaults are those of ``spriggan serve``."""
 
     organization: str = "spriggan"  # the first part of every token
+    url: str = ""  # where a sprite's HTTP service is reached, with {name} in it; empty: nowhere
     default_image: str = DEFAULT_NAME
     default_box: str = "container"
     default_ram_mb: int = 2048

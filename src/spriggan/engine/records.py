@@ -78,6 +78,7 @@ class Sprite:
     last_error: str | None
     awake_because: list[str]
     current_checkpoint: str | None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

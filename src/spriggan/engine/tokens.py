@@ -66,6 +66,11 @@ class Tokens:
         good = hmac.compare_digest(hashed(text), expected)
         return token if good and token and token.revoked_at is None else None
 
+    async def is_good(self, token_id: str) -> bool:
+        """Whether there is a token with that id, and it is not revoked."""
+        found = await self._store.run(lambda tx: rows.token_and_hash(tx, token_id))
+        return found is not None and found[0].revoked_at is None
+
     async def write_first(self, path: Path) -> bool:
         """At the very first start, make a token and leave its text in ``path``, readable by its owner only.
 

@@ -43,8 +43,8 @@ REF = "#/components/schemas/{model}"
 
 
 def create_app(engine: Engine) -> ASGIApp:
-    """The application that a server runs."""
-    return Outermost(Authenticated(api(engine), engine))
+    """The API, for those who may ask."""
+    return Versioned(Authenticated(api(engine), engine))
 
 
 def api(engine: Engine) -> FastAPI:
@@ -73,8 +73,23 @@ def api(engine: Engine) -> FastAPI:
     return app
 
 
-class Outermost:
-    """Puts ``Sprite-Version`` on every response, and answers what a server that ends cuts off."""
+class Versioned:
+    """Puts ``Sprite-Version`` on every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def versioned(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[version.HEADER] = version.sprite_version()
+            await send(message)
+
+        await self.app(scope, receive, versioned)
+
+
+class Farewell:
+    """Answers what a server that ends cuts off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -82,15 +97,13 @@ class Outermost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def versioned(message: Message) -> None:
+        async def noticed(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)[version.HEADER] = version.sprite_version()
+            started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self.app(scope, receive, versioned)
+            await self.app(scope, receive, noticed)
         except asyncio.CancelledError:
             # Only uvicorn cancels, at the end of its patience. A response that has begun is cut,
             # which its client notices.
@@ -98,7 +111,8 @@ class Outermost:
                 ending = Unavailable(
                     "the server is stopping", hint="sprites go on; try again when it is back"
                 )
-                await error_response(ending)(scope, receive, versioned)
+                said = error_response(ending, headers={version.HEADER: version.sprite_version()})
+                await said(scope, receive, send)
 
 
 class _Api(FastAPI):

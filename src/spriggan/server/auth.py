@@ -52,7 +52,7 @@ async def identify(engine: Engine, authorization: Iterable[bytes], *, local: boo
             "a token is needed",
             hint="send 'Authorization: Bearer TOKEN'; 'spriggan token create' on the server makes one",
         )
-    token = _bearer(given)
+    token = bearer(given)
     sprite = await engine.check_capability(token)
     if sprite is not None:
         return Caller(sprite)
@@ -89,7 +89,7 @@ class Authenticated:
         await self.app(scope, receive, send)
 
 
-def _bearer(given: list[bytes]) -> str:
+def bearer(given: list[bytes]) -> str:
     """The token of the one ``Authorization`` header. Clients that mint tokens say FlyV1, not Bearer."""
     kind, _, token = given[0].partition(b" ")
     token = token.strip()

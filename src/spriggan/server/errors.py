@@ -55,6 +55,12 @@ class MethodNotAllowed(errors.InvalidRequest):
     code = "method_not_allowed"
 
 
+class BadGateway(errors.SprigganError):
+    """What serves a sprite's URL does not answer, or not in HTTP (502)."""
+
+    code = "bad_gateway"
+
+
 STATUS: dict[type[errors.SprigganError], int] = {
     errors.InvalidRequest: 400,
     Unauthenticated: 401,
@@ -68,6 +74,7 @@ STATUS: dict[type[errors.SprigganError], int] = {
     HeadTooLarge: 431,
     errors.Broken: 500,
     errors.MissingCapability: 501,
+    BadGateway: 502,
     errors.Unavailable: 503,
     errors.LimitReached: 429,
     errors.NoSpace: 507,

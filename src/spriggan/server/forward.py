@@ -21,6 +21,7 @@ from spriggan.server.link import Link
 # A pilot's frames are far smaller. What is longer cannot be a frame, and goes on in pieces.
 MAX_CHUNK = 4 << 20
 BUSY_GAPS = 20  # how often at most a chunk waits once more because the machine is busy
+MAX_INTERIM = 16
 
 # Of one connection (RFC 9110, 7.6.1), plus those that are the server's own business.
 NOT_FORWARDED = frozenset(
@@ -40,6 +41,8 @@ NOT_FORWARDED = frozenset(
 )
 
 Headers = list[tuple[bytes, bytes]]
+# What tells that the other side did not give a whole answer by the rules.
+BROKEN_OFF = (h11.RemoteProtocolError, OSError, EOFError)
 
 
 class ClientGone(Exception):
@@ -59,8 +62,16 @@ async def forward(
     async with Link(socket) as link:
         connection = h11.Connection(h11.CLIENT)
         response = _Response(send, gap)
-        upload = _upload(scope, receive, connection, link, target)
-        await _exchange(upload, _download(connection, link, response), response)
+        sending = upload(receive, connection, link, _request(scope, target))
+        try:
+            await exchange(sending, _download(connection, link, response))
+        except BROKEN_OFF as error:
+            if not response.started:
+                raise Broken(
+                    f"the sprite's pilot broke off ({error or type(error).__name__})",
+                    hint="try again; the pilot's log has the details",
+                ) from error
+            # uvicorn closes a connection whose response is not complete, so the client notices.
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -72,36 +83,29 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return [(name, value) for name, value in given if name not in NOT_FORWARDED and name not in named]
 
 
-async def _exchange(
-    sending: Coroutine[None, None, None], receiving: Coroutine[None, None, None], response: _Response
-) -> None:
-    """Send the request and the response at the same time: either may be a stream without end."""
-    upload = asyncio.create_task(sending)
-    download = asyncio.create_task(receiving)
+async def exchange(sending: Coroutine[None, None, None], receiving: Coroutine[None, None, None]) -> None:
+    """Send the request and the response at the same time: either may be a stream without end.
+
+    Returns when the response is complete, or the client is gone. Raises one of ``BROKEN_OFF`` when who
+    answers breaks off.
+    """
+    up = asyncio.create_task(sending)
+    down = asyncio.create_task(receiving)
     try:
-        await asyncio.wait({upload, download}, return_when=asyncio.FIRST_COMPLETED)
-        if not download.done():
-            await upload
-        await download
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if not down.done():
+            await up
+        await down
     except ClientGone:
         return
-    except (h11.RemoteProtocolError, OSError, EOFError) as error:
-        if not response.started:
-            raise Broken(
-                f"the sprite's pilot broke off ({error or type(error).__name__})",
-                hint="try again; the pilot's log has the details",
-            ) from error
-        # uvicorn closes a connection whose response is not complete, so the client notices.
     finally:
-        for task in (upload, download):
+        for task in (up, down):
             task.cancel()
-        await asyncio.gather(upload, download, return_exceptions=True)
+        await asyncio.gather(up, down, return_exceptions=True)
 
 
-async def _upload(
-    scope: Scope, receive: Receive, connection: h11.Connection, link: Link, target: bytes
-) -> None:
-    """Send the request with its body as it comes, then watch for the client to go away."""
+def _request(scope: Scope, target: bytes) -> h11.Request:
+    """What the client asks, as it is asked of the pilot."""
     headers = end_to_end(scope["headers"])
     names = {name for name, _ in headers}
     if b"content-length" not in names and any(name == b"transfer-encoding" for name, _ in scope["headers"]):
@@ -109,10 +113,19 @@ async def _upload(
     if b"host" not in names:
         headers.append((b"host", b"sprite"))
     headers.append((b"connection", b"close"))
+    return made_request(scope["method"].encode(), target, headers)
+
+
+def made_request(method: bytes, target: bytes, headers: Headers) -> h11.Request:
+    """A request that is one by the rules; raises ``InvalidRequest`` if these parts make none."""
     try:
-        request = h11.Request(method=scope["method"].encode(), target=target, headers=headers)
+        return h11.Request(method=method, target=target, headers=headers)
     except h11.LocalProtocolError as error:
         raise InvalidRequest(f"the headers contradict HTTP ({error})", hint="send each only once") from error
+
+
+async def upload(receive: Receive, connection: h11.Connection, link: Link, request: h11.Request) -> None:
+    """Send ``request`` with its body as it comes, then watch for the client to go away."""
     await _write(connection, link, request)
     more = True
     while more:
@@ -174,7 +187,7 @@ async def _download(connection: h11.Connection, link: Link, response: _Response)
     """Hand the response on, chunk by chunk."""
     chunked = False
     chunk = bytearray()
-    async for event in _events(connection, link):
+    async for event in events(connection, link):
         if isinstance(event, h11.Response):
             chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
             await response.start(event)
@@ -189,9 +202,10 @@ async def _download(connection: h11.Connection, link: Link, response: _Response)
     await response.body(b"", more=False)
 
 
-async def _events(connection: h11.Connection, link: Link) -> AsyncIterator[h11.Event]:
-    """What the pilot says, up to the end of its response."""
-    while True:
+async def events(connection: h11.Connection, link: Link) -> AsyncIterator[h11.Event]:
+    """What is answered, up to the end of the response. Interim responses are for nobody."""
+    interim = 0
+    while interim <= MAX_INTERIM:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await link.read())
@@ -199,5 +213,8 @@ async def _events(connection: h11.Connection, link: Link) -> AsyncIterator[h11.E
             return
         elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
             raise EOFError("the connection was closed")
-        elif isinstance(event, h11.Event) and not isinstance(event, h11.InformationalResponse):
+        elif isinstance(event, h11.InformationalResponse):
+            interim += 1
+        elif isinstance(event, h11.Event):
             yield event
+    raise EOFError("it has only interim responses")

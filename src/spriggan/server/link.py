@@ -15,7 +15,8 @@ CONNECT_TIMEOUT = 10.0
 
 
 class Link:
-    """A connection to the pilot at ``path``; use it as an async context manager.
+    """A connection to the pilot at ``path``; use it as an async context manager. ``over`` makes one of a socket
+    that is connected already.
 
     Its two directions fail by themselves: a pilot that has said all it has to say may close
     before it has read everything, and then writing fails while its last words are still to be
@@ -26,7 +27,16 @@ class Link:
         self._path = path
         self._socket: socket.socket | None = None
 
+    @classmethod
+    def over(cls, connection: socket.socket) -> Link:
+        """A link that is open, and closes ``connection``, which does not block."""
+        link = cls(Path())
+        link._socket = connection
+        return link
+
     async def __aenter__(self) -> Link:
+        if self._socket is not None:
+            return self
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -54,6 +64,17 @@ class Link:
         except ConnectionError:
             return b""
 
+    async def read_passed(self) -> tuple[bytes, list[int]]:
+        """What comes next, with the descriptors that come with it, which the caller closes."""
+        while True:
+            try:
+                data, passed, _, _ = socket.recv_fds(self._connected, READ_SIZE, 1, socket.MSG_CMSG_CLOEXEC)
+                return data, passed
+            except BlockingIOError:
+                await self._readable()
+            except ConnectionError:
+                return b"", []
+
     async def write(self, data: bytes) -> None:
         """Send all of ``data``, as fast as the pilot reads. Raises ``ConnectionError`` if it no longer does."""
         await asyncio.get_running_loop().sock_sendall(self._connected, data)
@@ -62,6 +83,16 @@ class Link:
         """Tell the pilot that nothing more will come."""
         with contextlib.suppress(OSError):
             self._connected.shutdown(socket.SHUT_WR)
+
+    async def _readable(self) -> None:
+        """Wait until there is something to read, or the end."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._connected, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(self._connected)
 
     @property
     def _connected(self) -> socket.socket:

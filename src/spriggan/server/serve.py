@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import functools
 import ipaddress
@@ -13,17 +14,22 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from spriggan.engine import Engine
 from spriggan.errors import Conflict, InvalidRequest, InvalidValue, SprigganError
-from spriggan.server.app import create_app
+from spriggan.server.app import Farewell, create_app
+from spriggan.server.gateway import Gateway
+from spriggan.server.logins import Logins
 from spriggan.server.tunnel import MAX_HEAD, Tunnel, head_too_large, whole_response
+from spriggan.server.urls import Urls
 
 # Streams end by being cut: sprites, their processes and sessions live on, and clients attach again.
 SHUTDOWN_TIMEOUT = 3
 MAX_SOCKET_PATH = 107
+LOGIN_KEY = "login.key"
 
 
 def listen_address(text: str) -> tuple[str, int]:
@@ -100,17 +106,21 @@ async def run(
     host: str,
     port: int,
     unix_socket: Path,
+    url: str = "",
     announce: Callable[[str], None] = print_line,
     prepare: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Start ``engine``, serve it until SIGTERM or SIGINT, and close it. Sprites go on running.
 
+    ``url`` is where sprites are reached, as ``Urls.parse`` takes it; without it, at the port that is listened on.
     ``announce`` gets the lines for the operator: what recovery did, then where the server is.
     ``prepare`` is awaited when the engine has started and before anybody can connect.
     """
     with contextlib.ExitStack() as stack:
         # Before the engine starts: a port that is taken must not cost a recovery.
         tcp = stack.enter_context(contextlib.closing(listen_tcp(host, port)))
+        urls = Urls.parse(url) if url else Urls.here(tcp.getsockname()[1])
+        engine.options = dataclasses.replace(engine.options, url=urls.template)
         await engine.start()
         try:
             for line in engine.recovery_report:
@@ -119,20 +129,27 @@ async def run(
                 await prepare()
             unix = stack.enter_context(contextlib.closing(listen_unix(unix_socket)))
             stack.callback(unix_socket.unlink, missing_ok=True)
-            await serve(engine, [tcp, unix], announce=announce)
+            logins = await asyncio.to_thread(Logins.of, engine.data / LOGIN_KEY)
+            await serve(engine, [tcp, unix], urls=urls, logins=logins, announce=announce)
         finally:
             await engine.close()
 
 
 async def serve(
-    engine: Engine, sockets: list[socket.socket], *, announce: Callable[[str], None] | None = None
+    engine: Engine,
+    sockets: list[socket.socket],
+    *,
+    urls: Urls,
+    logins: Logins,
+    announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a started ``engine`` on bound ``sockets`` until SIGTERM or SIGINT."""
+    gateway = Gateway(create_app(engine), engine, urls, logins)
     config = uvicorn.Config(
-        create_app(engine),
+        Farewell(gateway),
         http=_Http,
         # uvicorn calls it like a class.
-        ws=cast("type[asyncio.Protocol]", functools.partial(Tunnel, engine)),
+        ws=cast("type[asyncio.Protocol]", functools.partial(Tunnel, engine, gateway)),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -149,6 +166,7 @@ async def serve(
 class _Http(HttpToolsProtocol):  # type: ignore[misc]
     """uvicorn's HTTP, with an answer in JSON to what is no HTTP, and no head without end."""
 
+    parser: httptools.HttpRequestParser
     _head_bytes = 0
     _in_head = True
 
@@ -158,7 +176,18 @@ class _Http(HttpToolsProtocol):  # type: ignore[misc]
             if self._head_bytes > 2 * MAX_HEAD:
                 self._refuse(head_too_large())
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("This is no HTTP request.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self.send_400_response("CONNECT is for proxies.")
+            else:
+                self._stay(data[upgrade.args[0] :])
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -167,7 +196,27 @@ class _Http(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        super().on_headers_complete()
+        if not self._wants_another_protocol():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._wants_another_protocol():
+            super().on_message_complete()
+
+    def _wants_another_protocol(self) -> bool:
+        """Whether a client would go on in another protocol than WebSocket, such as HTTP/2 without TLS."""
+        return bool(self.parser.should_upgrade() and not self._should_upgrade())
+
+    def _stay(self, rest: bytes) -> None:
+        """Take the request as if it had not wished for another protocol. ``rest`` is what came behind its head.
+
+        The parser takes all of that for the other protocol: a body would be lost, or read as a request.
+        """
+        head = [self.parser.get_method() + b" " + self.url]
+        head.append(b" HTTP/" + self.parser.get_http_version().encode() + b"\r\n")
+        head += [name + b": " + value + b"\r\n" for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest(msg.rstrip(".").lower(), hint="this port speaks HTTP/1.1, without TLS"))

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -26,10 +27,15 @@ from spriggan.server import version
 from spriggan.server.attention import Attention, Messages
 from spriggan.server.auth import identify
 from spriggan.server.errors import HeadTooLarge, NoSuchEndpoint, error_response, internal_error
-from spriggan.server.forward import NOT_FORWARDED
+from spriggan.server.forward import NOT_FORWARDED, Headers, made_request
+from spriggan.server.gateway import Gateway, shown
 from spriggan.server.link import READ_SIZE, Link
+from spriggan.server.service import no_answer
 
 log = logging.getLogger(__name__)
+
+Answer = tuple[h11.InformationalResponse | h11.Response, bytes]
+"""The head and, of a refusal, the body."""
 
 # A command line is in the URL; Linux takes 128 KiB for one argument, percent-encoding triples it.
 MAX_HEAD = 1 << 20
@@ -59,11 +65,18 @@ class Tunnel(asyncio.StreamReaderProtocol):
     """One upgraded connection. uvicorn makes it with the keyword arguments."""
 
     def __init__(
-        self, engine: Engine, *, config: Config, server_state: ServerState, app_state: dict[str, Any]
+        self,
+        engine: Engine,
+        gateway: Gateway,
+        *,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
     ) -> None:
         self._reader = asyncio.StreamReader(limit=READ_SIZE)
         super().__init__(self._reader)
         self._engine = engine
+        self._gateway = gateway
         self._server = server_state
         self._task: asyncio.Task[None] | None = None
         self._answered = False
@@ -103,6 +116,15 @@ class Tunnel(asyncio.StreamReaderProtocol):
 
     async def _open(self, client: asyncio.StreamWriter) -> None:
         head = await self._head()
+        sprite = self._gateway.sprite_of(list(head.headers))
+        if sprite is None:
+            await self._open_pilot(client, head)
+        else:
+            await self._open_url(client, head, sprite)
+        await _linger(self._reader, client)
+
+    async def _open_pilot(self, client: asyncio.StreamWriter, head: h11.Request) -> None:
+        """What the API serves over WebSocket."""
         path, *query = head.target.partition(b"?")
         authorization = [value for field, value in head.headers if field == b"authorization"]
         caller = await identify(self._engine, authorization, local=_is_unix(client))
@@ -117,11 +139,8 @@ class Tunnel(asyncio.StreamReaderProtocol):
                 self._engine.awake(name, _REASONS[pilot_path.split(b"/")[1]])
             )
             link = await stack.enter_async_context(Link(awake.pilot_socket))
-            answer, first_bytes = await _handshake(request, link)
-            self._answered = True
-            client.write(answer)
-            if first_bytes is not None:
-                client.write(first_bytes)
+            answer, first_bytes = await _handshake(request, link, _pilot_failed)
+            if self._answer(client, answer, first_bytes, version.headers()):
                 attention = None
                 if pilot_path == CONTROL:
                     attention = Attention(self._engine, name, "a control connection in use")
@@ -129,7 +148,32 @@ class Tunnel(asyncio.StreamReaderProtocol):
                     await attention.call()
                     await hold.aclose()
                 await _pipe(self._reader, client, link, attention)
-        await _linger(self._reader, client)
+
+    async def _open_url(self, client: asyncio.StreamWriter, head: h11.Request, sprite: str) -> None:
+        """A WebSocket of a program in the sprite."""
+        if not head.target.startswith(b"/"):
+            raise InvalidRequest("the target is not a path", hint="use a WebSocket client")
+        peer = client.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else None
+        visit = await self._gateway.admit(sprite, "GET", list(head.headers), address)
+        upgrade = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+        request = made_request(b"GET", head.target, [*visit.headers, *upgrade])
+        try:
+            async with self._gateway.reach(visit, shown("WebSocket", head.target.partition(b"?")[0])) as link:
+                answer, first_bytes = await _handshake(request, link, no_answer)
+                if self._answer(client, answer, first_bytes, []):
+                    await _pipe(self._reader, client, link, None)
+        except SprigganError as error:
+            raise visit.told(error) from error
+
+    def _answer(
+        self, client: asyncio.StreamWriter, answer: Answer, first_bytes: bytes | None, ours: Headers
+    ) -> bool:
+        """Tell the client how it went; whether the WebSocket is open."""
+        self._answered = True
+        client.write(_written(*answer, ours))
+        client.write(first_bytes or b"")
+        return first_bytes is not None
 
     async def _head(self) -> h11.Request:
         """The request, of which uvicorn has taken apart and put together every line."""
@@ -186,10 +230,19 @@ def _upgrade_headers(head: h11.Request) -> list[tuple[bytes, bytes]]:
     return [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
 
 
-async def _handshake(request: h11.Request, link: Link) -> tuple[bytes, bytes | None]:
-    """Ask the pilot; return its answer's head (or all of a refusal), and what it sent after a 101.
+def _pilot_failed(error: BaseException) -> Broken:
+    return Broken(
+        f"the sprite's pilot did not open the session ({error or type(error).__name__})",
+        hint="try again; the pilot's log has the details",
+    )
 
-    The second is None for a refusal.
+
+async def _handshake(
+    request: h11.Request, link: Link, failed: Callable[[BaseException], SprigganError]
+) -> tuple[Answer, bytes | None]:
+    """Ask; return the answer, and what was sent after a 101. The second is None for a refusal.
+
+    What keeps it from being one of both is raised as ``failed`` words it.
     """
     connection = h11.Connection(h11.CLIENT)
     head = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
@@ -203,24 +256,21 @@ async def _handshake(request: h11.Request, link: Link) -> tuple[bytes, bytes | N
                 if event is h11.NEED_DATA:
                     connection.receive_data(await link.read())
                 elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                    return _written(event), connection.trailing_data[0]
+                    return (event, b""), connection.trailing_data[0]
                 elif isinstance(event, h11.Response):
                     refusal = event
                 elif isinstance(event, h11.Data) and len(body) < MAX_REFUSAL:
                     body += event.data
                 elif isinstance(event, h11.EndOfMessage) and refusal is not None:
-                    return _written(refusal, bytes(body)), None
+                    return (refusal, bytes(body)), None
                 elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
                     raise EOFError("it closed the connection")
     except (h11.RemoteProtocolError, OSError, EOFError, TimeoutError) as error:
-        raise Broken(
-            f"the sprite's pilot did not open the session ({error or type(error).__name__})",
-            hint="try again; the pilot's log has the details",
-        ) from error
+        raise failed(error) from error
 
 
-def _written(response: h11.InformationalResponse | h11.Response, body: bytes = b"") -> bytes:
-    """A pilot's answer as the client gets it: with our version, and closing if it is a refusal."""
+def _written(response: h11.InformationalResponse | h11.Response, body: bytes, more: Headers) -> bytes:
+    """An answer as the client gets it: with ``more`` headers, and closing if it is a refusal."""
     lines = [b"HTTP/1.1 %d %s" % (response.status_code, bytes(response.reason))]
     headers = [(bytes(name), bytes(value)) for name, value in response.headers.raw_items()]
     ours = (
@@ -229,7 +279,7 @@ def _written(response: h11.InformationalResponse | h11.Response, body: bytes = b
         else set()
     )
     lines += [name + b": " + value for name, value in headers if name.lower() not in ours]
-    lines.append(f"{version.HEADER}: {version.sprite_version()}".encode())
+    lines += [name + b": " + value for name, value in more]
     if isinstance(response, h11.Response):
         lines += [b"Connection: close", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
@@ -240,7 +290,7 @@ def whole_response(error: SprigganError) -> bytes:
     response = error_response(error)
     reason = HTTPStatus(response.status_code).phrase.encode()
     event = h11.Response(status_code=response.status_code, reason=reason, headers=response.raw_headers)
-    return _written(event, bytes(response.body))
+    return _written(event, bytes(response.body), version.headers())
 
 
 async def _pipe(

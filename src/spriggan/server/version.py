@@ -18,3 +18,8 @@ def sprite_version(version: str = __version__) -> str:
     """
     release = re.match(r"\d+\.\d+\.\d+", version)
     return f"v{release.group()}" if release else "v0.0.0"
+
+
+def headers() -> list[tuple[bytes, bytes]]:
+    """The header, for what is written by hand."""
+    return [(HEADER.encode(), sprite_version().encode())]

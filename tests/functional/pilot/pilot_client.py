@@ -70,12 +70,17 @@ class Pilot:
                     await socket.send(b"\x04")
             return await finish(socket, tty=parameters.get("tty") == "true")
 
+    @property
+    def own_pid(self) -> int:
+        """Of the pilot's own process."""
+        [init] = _children(self.pid)
+        return init
+
     def resident(self) -> int:
         """Bytes of memory that belong to the pilot's own process alone."""
-        [init] = _children(self.pid)
         return sum(
             int(line.split()[1]) * 1024
-            for line in Path(f"/proc/{init}/smaps_rollup").read_text().splitlines()
+            for line in Path(f"/proc/{self.own_pid}/smaps_rollup").read_text().splitlines()
             if line.startswith("Private_")
         )
 

@@ -220,7 +220,8 @@ async def serve(directory: Path, init_pid: int) -> None:
     port = tcp.getsockname()[1]
     await main._listen_on(main._listen(directory / "inner.sock", 0o666), apps.inner)
     await main._listen_on(tcp.detach(), PublicPaths(apps.server))
-    await main._listen_on(main._listen(directory / "pilot.sock", 0o600), apps.server)
+    server = main._listen(directory / "pilot.sock", 0o600)
+    await main._listen_on(server, apps.server, http=main._WithTransport)
     (directory / "port.new").write_text(str(port))
     (directory / "port.new").rename(directory / "port")
     await asyncio.Event().wait()

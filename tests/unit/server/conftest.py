@@ -16,7 +16,9 @@ import httpx
 import pytest
 import uvicorn
 
+from spriggan.server.logins import Logins
 from spriggan.server.serve import listen_tcp, listen_unix, serve
+from spriggan.server.urls import Urls
 
 from .double import TOKEN, MemoryEngine
 from .pilot import Pilot
@@ -85,10 +87,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         beside.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         tcp, unix = listen_tcp("127.0.0.1", 0), listen_unix(directory / "api.sock")
         port = tcp.getsockname()[1]
+        urls, logins = Urls.here(port), Logins(bytes(32))
         made = Running(engine, pilot, port, directory / "api.sock", asyncio.get_running_loop())
         tasks = [
             asyncio.create_task(beside.serve()),
-            asyncio.create_task(serve(engine, [tcp, unix], announce=lambda _: started.put(made))),
+            asyncio.create_task(
+                serve(engine, [tcp, unix], urls=urls, logins=logins, announce=lambda _: started.put(made))
+            ),
             asyncio.create_task(stop.wait()),
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

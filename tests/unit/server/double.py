@@ -53,6 +53,7 @@ class MemoryEngine:
 
     def __init__(self, pilot_socket: Path) -> None:
         self.options = Options(organization="unit")
+        self.data = pilot_socket.parent
         self._own_pilot_socket = pilot_socket
         self.reset()
 
@@ -231,6 +232,9 @@ class MemoryEngine:
 
     async def check_token(self, text: str) -> TokenInfo | None:
         return self.tokens.get(text)
+
+    async def is_token_good(self, token_id: str) -> bool:
+        return any(token.id == token_id for token in self.tokens.values())
 
     async def check_capability(self, text: str) -> str | None:
         name = text.removeprefix(CAPABILITY)

@@ -101,7 +101,10 @@ class SpriteReply(BaseModel):
     organization: str
     status: str = Field(description="`cold`, `warm` or `running`.")
     phase: str = Field(description="What the sprite is doing, finer than `status` (extension).")
-    url: str | None = Field(default=None, description="Null: this server has no public URLs.")
+    url: str | None = Field(
+        description="Where its HTTP service is reached: the service with `http_port`, else port 8080.",
+        examples=["http://dev.sprites.localhost:7878"],
+    )
     url_settings: dict[str, str]
     created_at: datetime
     updated_at: datetime

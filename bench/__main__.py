@@ -32,6 +32,7 @@ NAMES = [
     "stream",
     "files",
     "proxy",
+    "urls",
     "pool",
     "checkpoint",
     "pause",

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from pathlib import Path
 from typing import Protocol
 
 from websockets.sync.client import ClientConnection, connect
@@ -109,7 +108,7 @@ class Proxied:
 def measure(setting: Setting) -> list[Row]:
     with setting.product() as product, product.sprite("proxy") as sprite:
         sprite.create_service("listener", "python3", ["-c", LISTENER], http_port=PORT, duration=2)
-        netns = os.open(f"/proc/{_init(product)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        netns = os.open(f"/proc/{product.init()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             direct, proxied = _both(setting, lambda: Direct(netns), lambda: Proxied(product))
         finally:
@@ -123,13 +122,6 @@ def measure(setting: Setting) -> list[Row]:
             Row(f"proxy: {what}", proxied[what], unit, against=floor, more_is_better=unit != "ms"),
         ]
     return rows
-
-
-def _init(product: Product) -> int:
-    """The pid of the only sprite's init."""
-    runtime = Path(f"/run/spriggan/{product.server.instance}")
-    [spec] = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
-    return int(json.loads((Path(spec["containers_dir"]) / spec["sprite_id"] / "status").read_text())["pid"])
 
 
 def _both(

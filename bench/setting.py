@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,14 @@ class Product:
 
     server: serving.Server
     client: Any  # the official client
+
+    def init(self) -> int:
+        """The pid of the first process of the only sprite."""
+        runtime = Path(f"/run/spriggan/{self.server.instance}")
+        [spec] = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
+        return int(
+            json.loads((Path(spec["containers_dir"]) / spec["sprite_id"] / "status").read_text())["pid"]
+        )
 
     @contextmanager
     def sprite(self, name: str) -> Iterator[Any]:

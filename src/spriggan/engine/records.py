@@ -50,7 +50,6 @@ class SpriteRow:
     last_warming_at: datetime | None = None
     next_checkpoint: int = 1
     current_checkpoint: str | None = None
-    capability_hash: str | None = None
     policies: dict[str, Any] = field(default_factory=dict)  # by kind, as they were given
 
 

@@ -55,7 +55,6 @@ sprites = sa.Table(
     sa.Column("last_warming_at", UtcTime),
     sa.Column("next_checkpoint", sa.Integer, nullable=False),
     sa.Column("current_checkpoint", sa.Text),
-    sa.Column("capability_hash", sa.Text),
     sa.Column("policies", sa.JSON, nullable=False, server_default="{}"),
 )
 

@@ -96,11 +96,11 @@ class Capabilities:
     def __init__(self) -> None:
         self._sprites: dict[str, str] = {}  # hash -> sprite id
 
-    def new(self, sprite_id: str) -> tuple[str, str]:
-        """Make a capability, which replaces the sprite's earlier one; return it and its hash."""
+    def new(self, sprite_id: str) -> str:
+        """Make a capability, which replaces the sprite's earlier one."""
         text = secrets.token_urlsafe(32)
         self.know(sprite_id, hashed(text))
-        return text, hashed(text)
+        return text
 
     def know(self, sprite_id: str, capability_hash: str) -> None:
         self.forget(sprite_id)

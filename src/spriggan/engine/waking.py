@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import time
+from dataclasses import replace
+from typing import Any
 
 from spriggan import faults
 from spriggan.box.box import Box, State
@@ -274,9 +276,15 @@ class Waking:
             await self._record(row, live, last_error=failure.message)
             raise failure from error
         live.move(Phase.RUNNING)
-        row = await self._record(row, live, last_running_at=rows.now(), last_error=repaired or lost)
+        known: dict[str, Any] = {
+            "status": live.status,
+            "last_running_at": rows.now(),
+            "last_error": repaired or lost,
+        }
+        # Nobody waits for it: the next server asks the box. All that comes later is written down later.
+        self._core.spawn(self._core.update(row.id, **known))
         faults.point("wake:done")
-        return row
+        return replace(row, **known)
 
     async def _start_repaired(self, row: SpriteRow, live: Live) -> str | None:
         """Start the sprite, after a repair if its disk does not mount; say what was repaired.
@@ -315,9 +323,7 @@ class Waking:
         faults.point("wake:slot")
         layers = await asyncio.to_thread(host.images.mount_layers, row.layers)
         faults.point("wake:layers")
-        capability, capability_hash = self._core.capabilities.new(row.id)
-        await self._core.update(row.id, capability_hash=capability_hash)
-        faults.point("wake:capability")
+        capability = self._core.capabilities.new(row.id)
         netns, uplink = await asyncio.to_thread(host.uplinks.create, live.slot)
         faults.point("wake:uplink")
         try:

@@ -8,6 +8,7 @@ can be compared.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import serving
 from serving import Server
 from spriggan.linux import cgroup, loop
 
@@ -22,10 +24,11 @@ Held = dict[str, list[str]]
 
 
 def held(server: Server) -> Held:
-    """What there is now, by kind."""
+    """What there is now, by kind; with all its spares, which a server makes when it is quiet."""
+    serving.until(lambda: not server.alive or len(spares(server)) == server.spares, what="the spares")
     instance, data = server.instance, server.data
     pids = {pid for pid in processes(server) if not is_zygote(server, pid)}
-    return {
+    found = {
         "mounts": _mounts(data),
         "loop devices": _loop_devices(data),
         "cgroups": _cgroups(instance),
@@ -41,6 +44,14 @@ def held(server: Server) -> Held:
         "spools": [path.name for path in (data / "spool").glob("*")],
         "intents": _intents(data),
     }
+    return {kind: nameless(server, things) for kind, things in found.items()}
+
+
+def nameless(server: Server, things: list[str]) -> list[str]:
+    """``things`` with the same name for every spare: one is like the other, and does not stay for long."""
+    for spare in spares(server):
+        things = [thing.replace(spare, "spare") for thing in things]
+    return things
 
 
 def more(expected: Held, found: Held) -> dict[str, list[str]]:
@@ -55,6 +66,18 @@ def require_no_more(server: Server, expected: Held, patience: float = 20.0) -> N
     while (found := more(expected, held(server))) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not found, found
+
+
+def spares(server: Server) -> list[str]:
+    """Ids of the boxes that are ready for the next creates, and no sprite's yet."""
+    found = []
+    known = _sprites(server.data)
+    for file in Path(f"/run/spriggan/{server.instance}").glob("*/spec.json"):
+        with contextlib.suppress(OSError, ValueError):
+            name, sprite_id = json.loads(file.read_text())["name"], file.parent.name
+            if not name and sprite_id not in known and (file.parent / "pilot").exists():
+                found.append(sprite_id)
+    return found
 
 
 def processes(server: Server) -> set[int]:
@@ -160,7 +183,13 @@ def _namespaces(pids: set[int], kind: str) -> list[str]:
 
 
 def _intents(data: Path) -> list[str]:
+    return [f"{kind} of {name}" for kind, name in _rows(data, "select kind, sprite_name from intents")]
+
+
+def _sprites(data: Path) -> set[str]:
+    return {sprite_id for (sprite_id,) in _rows(data, "select id from sprites")}
+
+
+def _rows(data: Path, query: str) -> list[tuple[str, ...]]:
     with contextlib.closing(sqlite3.connect(f"file:{data}/state.db?mode=ro", uri=True)) as database:
-        return [
-            f"{kind} of {name}" for kind, name in database.execute("select kind, sprite_name from intents")
-        ]
+        return list(database.execute(query))

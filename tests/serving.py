@@ -33,6 +33,7 @@ class Server:
         self.data = data
         self.port = _free_port()
         self.log = data / "server.log"
+        self.spares = 0  # boxes that the server keeps ready for creates
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,6 +68,7 @@ class Server:
             f"127.0.0.1:{self.port}",
             *options,
         ]
+        self.spares = int(options[options.index("--spares") + 1]) if "--spares" in options else 1
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True

@@ -66,8 +66,9 @@ class Answer:
 class Bench:
     """One data directory, its server, and the fault that its processes are told of."""
 
-    def __init__(self, server: serving.Server) -> None:
+    def __init__(self, server: serving.Server, spares: int = 0) -> None:
         self.server = server
+        self._spares = spares  # with any, points are passed that nobody asked for
         self.log = ""  # what the server that was started last said until it was ready
         self._file = server.data / "fault"
         self._threads = ThreadPoolExecutor(4)
@@ -75,7 +76,7 @@ class Bench:
         self._rest: holdings.Held = {}
 
     def start(self, *options: str) -> None:
-        self.server.start(*options, SPRIGGAN_FAULT=f"@{self._file}")
+        self.server.start("--spares", str(self._spares), *options, SPRIGGAN_FAULT=f"@{self._file}")
         for mark in self._marks():  # of faults that nobody waited for
             mark.unlink()
         self.log = self.server.log.read_text()
@@ -287,14 +288,17 @@ class Bench:
         """
         if before is None:
             self.stop_all()
+        until(lambda: len(holdings.spares(self.server)) == self._spares, what="the spares")
         known = []
         for sprite in self.get("")["sprites"]:
             known.append(f"disks/{sprite['id']}")
             known += [f"checkpoints/{sprite['id']}/{each}" for each in self.checkpoints(sprite["name"])]
+        known += [f"disks/{spare}" for spare in holdings.spares(self.server)]
         known += [
             path
             for path in holdings.pool(self.server.data)
             if path.startswith("blanks/") and "draft" not in path
         ]
-        holdings.require_no_more(self.server, (before or self._rest) | {"pool": known})
+        expected = (before or self._rest) | {"pool": holdings.nameless(self.server, known)}
+        holdings.require_no_more(self.server, expected)
         assert holdings.pool(self.server.data) == sorted(known)

@@ -37,8 +37,18 @@ class Box(Protocol):
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         """Start a sprite; ``netns`` holds its uplink. Returns when commands can run.
 
+        A spare (``spec.is_spare``) is nobody's yet: it has no pilot, which ``take_spare`` gives it.
+
         Raises ``Broken`` with the pilot's own words, ``DamagedDisk`` if it is that the disk does not
         mount; nothing is left of the attempt then.
+        """
+        ...
+
+    async def take_spare(self, spec: SpriteSpec) -> None:
+        """Make a spare the sprite of ``spec``. Returns when commands can run.
+
+        ``spec`` has a name, and may differ from what the spare was started with in user, environment and
+        capability. Raises ``Broken``; the caller stops what is left.
         """
         ...
 

@@ -66,6 +66,11 @@ class ContainerBox:
             await asyncio.shield(self.stop(spec.sprite_id, grace=0))
             raise
 
+    async def take_spare(self, spec: SpriteSpec) -> None:
+        await asyncio.to_thread(self._write_spec, spec)
+        faults.point("take:spec")
+        await self._fork_beside_keeper(spec.sprite_id)
+
     async def revive(self, sprite_id: str) -> None:
         keeper = self._keeper_pid(sprite_id)
         if keeper is None:
@@ -73,6 +78,9 @@ class ContainerBox:
         # What the old pilot left beside the keeper: its files helper, a successor half made.
         await asyncio.to_thread(self._group(sprite_id).child("pilot").kill_own, spare={keeper})
         faults.point("revive:cleared")
+        await self._fork_beside_keeper(sprite_id)
+
+    async def _fork_beside_keeper(self, sprite_id: str) -> None:
         # The namespaces come from the keeper; the descriptor only fills the place.
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:

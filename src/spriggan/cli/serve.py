@@ -62,6 +62,12 @@ WantedBy=multi-user.target
 @click.option(
     "--create-rate", type=click.IntRange(min=0), metavar="N", help="New sprites in a minute; 0: no limit."
 )
+@click.option(
+    "--spares",
+    type=click.IntRange(min=0, max=16),
+    metavar="N",
+    help="Boxes kept ready for the next creates; 1 if not given.",
+)
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit that runs this, and end.")
 @pass_settings
 def command(
@@ -77,6 +83,7 @@ def command(
     retire: float | None,
     max_running: int | None,
     create_rate: int | None,
+    spares: int | None,
     print_unit: bool,
 ) -> None:
     """Run the server until SIGTERM. Sprites go on running without it, and are found again.
@@ -104,6 +111,7 @@ def command(
             ("--retire", retire),
             ("--max-running", max_running),
             ("--create-rate", create_rate),
+            ("--spares", spares),
         ]
         words = [str(_program()), "serve"]
         words += [str(word) for option, value in given if value is not None for word in (option, value)]
@@ -131,6 +139,7 @@ def command(
         "retire_after_seconds": retire,
         "max_running": max_running,
         "creations_per_minute": create_rate,
+        "spares": spares,
     }
     options = Options(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     engine = Engine(data, options)

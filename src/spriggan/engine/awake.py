@@ -45,7 +45,11 @@ class Keeper:
             tick = min(tick, after / 3 or tick)
         while True:
             await asyncio.sleep(max(tick, 0.05))
-            up = [live for live in self._core.lives.values() if live.phase in (Phase.RUNNING, Phase.WARM)]
+            up = [
+                live
+                for live in self._core.lives.values()
+                if live.phase in (Phase.RUNNING, Phase.WARM) or live.spare
+            ]
             looks = (self._core.complete(self._look(live)) for live in up)
             for error in await asyncio.gather(*looks, return_exceptions=True):
                 if isinstance(error, Exception) and not isinstance(error, NotFound):
@@ -70,6 +74,8 @@ class Keeper:
                     live.busy_at = time.monotonic()
                 elif time.monotonic() - live.busy_at >= options.idle_seconds:
                     await self._waking.rest(row, live)
+            elif live.spare and not live.held and time.monotonic() - live.busy_at >= options.idle_seconds:
+                await self._waking.discard(row, live)  # it was created and not used
             elif live.phase is Phase.WARM and not live.held:
                 if 0 < options.cold_after_seconds <= time.monotonic() - live.warm_at:
                     await self._waking.down(row, live, grace=options.stop_grace_seconds)

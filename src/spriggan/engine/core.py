@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -40,6 +41,7 @@ class Core:
         self.changes = Changes()
         self.lives: dict[str, Live] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._busy_at = 0.0
 
     async def complete(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end even if the caller goes away: a change is never left half done."""
@@ -51,6 +53,11 @@ class Core:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
+
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long nothing has been under way."""
+        return 0.0 if self._tasks else time.monotonic() - self._busy_at
 
     async def finished(self) -> None:
         """Wait until nothing that was begun is under way."""
@@ -129,6 +136,7 @@ class Core:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._busy_at = time.monotonic()
         if not task.cancelled() and (error := task.exception()):
             # Whoever waits gets it too; but the caller may be gone, and then this is its only trace.
             log.info("an operation failed: %s: %s", type(error).__name__, error)

@@ -1,28 +1,30 @@
-"""How a sprite comes to be: on a new disk, or on a clone of another's."""
+"""How a sprite comes to be: from a spare, on a new disk, or on a clone of another's."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
+from dataclasses import replace
 
 from sqlalchemy.engine import Connection
 
 from spriggan import faults
 from spriggan.engine import checkpoints, rows, values
 from spriggan.engine.core import Core
+from spriggan.engine.draft import draft, new_id
 from spriggan.engine.limits import CreationRate
 from spriggan.engine.live import Live, Phase
 from spriggan.engine.records import URL_SETTINGS_DEFAULT, CreateRequest, Intent, Sprite, SpriteRow
 from spriggan.engine.snapshots import Snapshots
-from spriggan.errors import InvalidValue
+from spriggan.engine.spares import Spare, Spares
 
 
 class Creation:
     """``create`` and ``fork``."""
 
-    def __init__(self, core: Core, snapshots: Snapshots) -> None:
+    def __init__(self, core: Core, snapshots: Snapshots, spares: Spares) -> None:
         self._core = core
         self._snapshots = snapshots
+        self._spares = spares
         self.rate = CreationRate(core.options.creations_per_minute)
         core.intents.handle("create", self._settle)
         core.intents.handle("fork", self._settle)
@@ -32,7 +34,7 @@ class Creation:
 
         Raises ``InvalidValue``, ``AlreadyExists``, ``NotFound`` (the image), ``NoSpace`` or ``RateLimited``.
         """
-        row = await self._new_row(request)
+        row = await draft(self._core, request)
         self.rate.take()
         self._core.host.boxes[row.box].expect()  # its first command comes next
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"create {row.name}")
@@ -49,37 +51,9 @@ class Creation:
         await asyncio.to_thread(self._core.host.reserve.check_growth, f"fork {name}")
         return await self._core.complete(self._fork(name, new_name, checkpoint))
 
-    async def _new_row(self, request: CreateRequest) -> SpriteRow:
-        options, host, now = self._core.options, self._core.host, rows.now()
-        name = values.name(request.name)
-        box = values.box(request.box, options, tuple(host.boxes))
-        config = values.config(request.config, options)
-        labels = values.labels(request.labels)
-        environment = values.environment(request.environment)
-        url_settings = values.url_settings(request.url_settings, URL_SETTINGS_DEFAULT)
-        wanted = options.default_image if request.image is None else request.image
-        if not isinstance(wanted, str):
-            raise InvalidValue("image must be a name", hint="see what there is with: spriggan image list")
-        image = await asyncio.to_thread(host.images.get, wanted)
-        return SpriteRow(
-            id=f"sprite-{uuid.uuid4()}",
-            name=name,
-            created_at=now,
-            updated_at=now,
-            image=image.name,
-            layers=image.digests,
-            user=image.user,
-            shell=image.shell,
-            image_environment=dict(image.environment),
-            working_dir=image.working_dir,
-            box=box,
-            config=config,
-            labels=labels,
-            environment=environment,
-            url_settings=url_settings,
-        )
-
     async def _create(self, row: SpriteRow) -> Sprite:
+        if spare := self._spares.take(row):
+            return await self._name(spare, row)
         pool = self._core.host.pool
         intent, live = await self._begin("create", row, {})
         async with live.lock, self._core.intents.under_way(live):
@@ -90,6 +64,23 @@ class Creation:
             faults.point("create:done")
             return sprite
 
+    async def _name(self, spare: Spare, row: SpriteRow) -> Sprite:
+        """Make a spare the sprite of ``row``. The disk is there, so this is a change of one step."""
+        faults.point("create:spare")
+        row, live = replace(row, id=spare.row.id), spare.live
+        async with live.lock:
+            self._core.lives[row.id] = live
+            try:
+                await self._core.store.run(lambda tx: rows.insert_sprite(tx, row))
+            except BaseException:
+                del self._core.lives[row.id]
+                self._spares.put_back(spare)
+                raise
+            faults.point("create:done")
+            live.move(Phase.COLD)
+            self._core.changes.ring()
+            return self._core.view(row)
+
     async def _fork(self, name: str, new_name: str, checkpoint: str | None) -> Sprite:
         core = self._core
         async with core.exclusively(name) as (source, source_live):
@@ -98,7 +89,7 @@ class Creation:
                 await checkpoints.find(core, source, checkpoint)
             now = rows.now()
             row = SpriteRow(
-                id=f"sprite-{uuid.uuid4()}",
+                id=new_id(),
                 name=new_name,
                 created_at=now,
                 updated_at=now,

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from spriggan.disk.usage import Usage
@@ -31,6 +32,7 @@ from spriggan.engine.records import Awake, Checkpoint, CreateRequest, Health, Sp
 from spriggan.engine.recovery import Recovery
 from spriggan.engine.restore import Restore
 from spriggan.engine.snapshots import Snapshots
+from spriggan.engine.spares import Spares
 from spriggan.engine.tokens import Tokens
 from spriggan.engine.waking import Waking
 from spriggan.engine.writers import Writers
@@ -76,6 +78,7 @@ class Engine:
         if self._parts is not None:
             core = self._parts.core
             await core.finished()
+            await self._parts.spares.close()
             for box in core.host.boxes.values():
                 await box.close()
             await core.store.close()
@@ -98,10 +101,10 @@ class Engine:
             self.recovery_report.append(
                 f"{blocker.who} keeps sprites from the Internet; to let them out: {blocker.fix}"
             )
-        for loop in (parts.keeper.run(), parts.guardian.run(), Housekeeping(host).run()):
-            self._loops.append(asyncio.create_task(loop))
         parts.core.spawn(asyncio.to_thread(host.pool.empty_trash))
         parts.core.spawn(parts.waking.prepare())
+        for loop in (parts.keeper.run(), parts.guardian.run(), Housekeeping(host).run(), parts.spares.run()):
+            self._loops.append(asyncio.create_task(loop))
 
     # Sprites
 
@@ -265,16 +268,19 @@ class Engine:
     async def remove_image(self, name: str) -> Removed:
         """Forget an image; layers that sprites are made of stay."""
         core = self._ready.core
-        known = await core.store.run(rows.sprites)
-        in_use = {digest for row in known for digest in row.layers}
-        return await asyncio.to_thread(core.host.images.remove, name, in_use)
+        async with self._ready.spares.none():
+            known = await core.store.run(rows.sprites)
+            in_use = {digest for row in known for digest in row.layers}
+            return await asyncio.to_thread(core.host.images.remove, name, in_use)
 
     async def check_growth(self, what: str) -> None:
         """Raise ``NoSpace`` if there is too little space to ``what``."""
         await asyncio.to_thread(self._ready.core.host.reserve.check_growth, what)
 
     async def pool_usage(self) -> Usage:
-        return await asyncio.to_thread(self._ready.core.host.pool.usage)
+        usage = await asyncio.to_thread(self._ready.core.host.pool.usage)
+        spares = self._ready.spares.ids
+        return replace(usage, disks={key: size for key, size in usage.disks.items() if key not in spares})
 
     async def pool_trim(self) -> int:
         """Give back to the host what sprites have deleted, and say how many bytes that were."""
@@ -311,7 +317,8 @@ class _Parts:
         self.core = core
         self.waking = Waking(core)
         self.keeper = Keeper(core, self.waking)
-        self.creation = Creation(core, snapshots)
+        self.spares = Spares(core, self.waking)
+        self.creation = Creation(core, snapshots, self.spares)
         self.destruction = Destruction(core, self.waking)
         self.checkpoints = Checkpoints(core, snapshots)
         self.restore = Restore(core, self.waking)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
+from spriggan.wire.spec import SpriteSpec
+
 
 class Phase(Enum):
     """Where a sprite is in its life. Outside, each shows as cold, warm or running."""
@@ -47,6 +49,7 @@ class Live:
         self.phase = phase
         self.lock = asyncio.Lock()
         self.slot: int | None = None  # taken exactly while there is a box
+        self.spare: SpriteSpec | None = None  # of the box that waits for its first wake
         self.unsettled = False  # an intent is open that nobody is working on
         self.paused_because = ""
         self.pilot_reasons: list[str] = []  # as the pilot last said

@@ -35,6 +35,7 @@ class Options:
     max_pids: int = 65536
     max_running: int = 0  # sprites that run at a time; 0: no limit
     creations_per_minute: int = 0  # 0: no limit
+    spares: int = 1  # boxes that run already, for the next creates; each takes memory
     idle_seconds: float = 30.0  # after the last reason to be awake is gone, before a sprite goes warm
     retire_after_seconds: float = 10.0  # the same, before it does without its pilot; 0: never
     cold_after_seconds: float = 0.0  # warm for so long, then cold; 0: never

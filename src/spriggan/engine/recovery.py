@@ -34,6 +34,7 @@ class Recovery:
         self._waking = waking
         self._policies = policies
         self.report: list[str] = []
+        self._spares: set[str] = set()  # of the server before
 
     async def run(self) -> None:
         """The data directory is locked, its store and its pool are open."""
@@ -55,8 +56,7 @@ class Recovery:
                 if sprite_id in known:
                     await self._adopt(known[sprite_id], self._core.lives[sprite_id], box)
                 else:
-                    await box.stop(sprite_id, grace=0)
-                    self._say(f"stopped {sprite_id}, which no record knows")
+                    await self._stop_unknown(sprite_id, box)
             except (SprigganError, OSError) as error:
                 await self._pass_over(sprite_id, error)
         for row in known.values():
@@ -65,10 +65,18 @@ class Recovery:
                 await self._core.update(row.id, status="cold", last_error=why)
                 self._say(f"{row.name} is cold: {why}")
 
+    async def _stop_unknown(self, sprite_id: str, box: Box) -> None:
+        spec = await asyncio.to_thread(box.spec, sprite_id)
+        await box.stop(sprite_id, grace=0)
+        if spec is not None and spec.is_spare:
+            self._spares.add(sprite_id)
+        else:
+            self._say(f"stopped {sprite_id}, which no record knows")
+
     async def _adopt(self, row: SpriteRow, live: Live, box: Box) -> None:
         spec = await asyncio.to_thread(box.spec, row.id)
         state = await asyncio.to_thread(box.state, row.id)
-        if spec is None or state in (State.GONE, State.ENDED):
+        if spec is None or state in (State.GONE, State.ENDED) or spec.is_spare:
             await box.stop(row.id, grace=0)
             if row.status != "cold":
                 why = "its processes ended while no server was running"
@@ -143,6 +151,8 @@ class Recovery:
             # With an intent still open, what looks like an orphan may be one of its disks.
             for path in await asyncio.to_thread(host.pool.orphans, set(known), checkpoints):
                 await asyncio.to_thread(host.pool.retire, path)
+                if path.name in self._spares:
+                    continue  # nobody's, and nothing is lost with it
                 self._say(f"removed {path.relative_to(host.pool.root)} from the pool, which no record knows")
         await self._remove_links()
         await asyncio.to_thread(self._remove_spools, known)

@@ -44,6 +44,7 @@ class Restore:
             if live.phase is Phase.PAUSED:
                 raise NoSpace(live.paused_because, hint="free space first, or stop the sprite")
             await self._waking.attend(row, live)
+            await self._waking.discard(row, live)
             self._waking.box(row).expect()
             known = await core.store.run(lambda tx: rows.checkpoints(tx, row.id))
             details = {

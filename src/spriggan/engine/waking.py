@@ -108,6 +108,7 @@ class Waking:
 
     async def down(self, row: SpriteRow, live: Live, *, grace: float) -> None:
         """To cold: the processes end, the disk stays."""
+        await self.discard(row, live)
         if live.phase not in UP:
             return
         frozen = live.phase is not Phase.RUNNING
@@ -121,6 +122,15 @@ class Waking:
         live.move(Phase.COLD)
         await self._record(row, live, last_running_at=rows.now())
         faults.point("stop:done")
+
+    async def put_spare(self, row: SpriteRow, live: Live) -> None:
+        """Put a box around the disk of a sprite that has no name yet."""
+        live.spare = await self._put_box_around(row, live, capability="")
+
+    async def discard(self, row: SpriteRow, live: Live) -> None:
+        """Take away what waits for the first wake of a sprite, or for a name. Fine if nothing does."""
+        if live.phase in (Phase.CREATING, Phase.COLD) and live.slot is not None:
+            await self._take_away(row, live, frozen=False, grace=0)
 
     async def pause(self, row: SpriteRow, live: Live, because: str) -> None:
         """Hold a sprite that writes while space is short."""
@@ -310,9 +320,28 @@ class Waking:
 
     async def _in_turn(self, row: SpriteRow, live: Live) -> None:
         async with self._starting:
-            await self._put_box_around(row, live)
+            if not await self._take_spare(row, live):
+                await self._put_box_around(row, live, self._core.capabilities.new(row.id))
 
-    async def _put_box_around(self, row: SpriteRow, live: Live) -> None:
+    async def _take_spare(self, row: SpriteRow, live: Live) -> bool:
+        """Make the box that waits the sprite's, if it is still as the sprite has to be; else take it away."""
+        spare = live.spare
+        if spare is None:
+            return False
+        try:
+            if spare.limits == limits_of(row) and spare.policies == policies_of(row):
+                capability = self._core.capabilities.new(row.id)
+                spec = self._spec(row, slot_of(spare), spare.layers, spare.uplink, capability)
+                await self.box(row).take_spare(spec)
+                live.spare = None
+                faults.point("wake:spare")
+                return True
+        except (SprigganError, OSError) as error:
+            log.warning("%s: its spare did not serve, so it starts anew: %s", row.name, error)
+        await self._take_away(row, live, frozen=False, grace=0)
+        return False
+
+    async def _put_box_around(self, row: SpriteRow, live: Live, capability: str) -> SpriteSpec:
         host = self._core.host
         if await asyncio.to_thread(loop.find, host.pool.disk_path(row.id)):
             # Mounting it a second time would destroy it.
@@ -323,13 +352,13 @@ class Waking:
         faults.point("wake:slot")
         layers = await asyncio.to_thread(host.images.mount_layers, row.layers)
         faults.point("wake:layers")
-        capability = self._core.capabilities.new(row.id)
         netns, uplink = await asyncio.to_thread(host.uplinks.create, live.slot)
         faults.point("wake:uplink")
         try:
             spec = self._spec(row, live.slot, [str(layer) for layer in layers], uplink, capability)
             await self.box(row).start(spec, netns)
             faults.point("wake:box")
+            return spec
         finally:
             os.close(netns)  # from here on the pilot, which lives in it, keeps it
 
@@ -340,7 +369,8 @@ class Waking:
         await box.stop(row.id, grace=grace)
         faults.point("stop:box")
         self._core.capabilities.forget(row.id)
-        live.paused_because, live.pilot_reasons, live.retired = "", [], False
+        live.paused_because, live.pilot_reasons = "", []
+        live.retired, live.spare = False, None
         if live.slot is not None:
             await asyncio.to_thread(host.uplinks.remove, live.slot)
             faults.point("stop:uplink")

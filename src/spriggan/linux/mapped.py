@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from spriggan.linux import capabilities, libc, namespaces
@@ -39,12 +40,24 @@ def overlay(staging: Path, target: str, options: str, first_id: int, flags: int 
         namespaces.unshare(namespaces.CLONE_FS)
         os.chroot(staging)
         os.chdir("/")
+        mount("overlay", f"/{target}", "overlay", flags, options)
+
+    as_root(first_id, work)
+
+
+def as_root(first_id: int, work: Callable[[], None]) -> None:
+    """Do ``work`` in a thread that is the sprite's root, ``first_id``, to file systems, with all of root's powers.
+
+    The host's root is nobody there: what it makes would have an id that is not mapped.
+    """
+
+    def become() -> None:
         _set_id("setfsgid", first_id)
         _set_id("setfsuid", first_id)
         capabilities.raise_permitted()
-        mount("overlay", f"/{target}", "overlay", flags, options)
+        work()
 
-    namespaces.in_thread(work)
+    namespaces.in_thread(become)
 
 
 def _set_id(name: str, number: int) -> None:

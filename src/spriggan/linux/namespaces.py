@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,20 @@ def in_network(netns: int, work: Callable[[], T]) -> T:
         return work()
 
     return in_thread(run)
+
+
+def set_hostname(pid: int, name: str) -> None:
+    """Name the host that process ``pid`` is on, as its namespace has it."""
+    namespace = open_namespace(pid, "uts")
+
+    def work() -> None:
+        setns(namespace, CLONE_NEWUTS)
+        socket.sethostname(name)
+
+    try:
+        in_thread(work)
+    finally:
+        os.close(namespace)
 
 
 def new_network() -> int:

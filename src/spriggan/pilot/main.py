@@ -63,7 +63,7 @@ def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
 
     What goes wrong before the sprite is up is written to ``report`` as ``{"error": …}``, with
     ``"disk": true`` if it is that the disk does not mount. A pilot that nobody waits for any more ends:
-    whoever asked for it is dead, and others may start the sprite.
+    whoever asked for it is dead, and others may start the sprite. One of a spare ends when that is up.
     """
     spec = SpriteSpec.from_json(spec_file.read_text())
     try:
@@ -76,6 +76,10 @@ def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
             report, {"error": str(error) or repr(error), "disk": isinstance(error, root.DiskDoesNotMount)}
         )
         os._exit(1)
+    if spec.is_spare:
+        faults.point("pilot:spare")
+        _report(report, {"ok": True})
+        return  # the keeper holds what another pilot needs, when there is a sprite to serve
     try:
         asyncio.run(_serve(world, report))
     except BaseException as error:
@@ -106,7 +110,7 @@ def rehearse(kit: Kit) -> None:
 def _leave_the_zygote(spec: SpriteSpec) -> None:
     """Own session, name, log and cgroup; nothing of the server is left to die with."""
     os.setsid()
-    process.set_name(f"pilot:{spec.name}")
+    process.set_name(f"pilot:{spec.name or 'spare'}")
     process.set_child_subreaper()
     process.set_oom_score(OOM_SCORE)
     os.chdir("/")
@@ -155,7 +159,7 @@ def _set_up(spec: SpriteSpec, netns: int, report: int, kit: Kit) -> World:
 
 
 def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
-    """Carry on where a pilot died: join the namespaces and take the sockets that the keeper holds."""
+    """Carry on where a pilot ended: join the namespaces and take the sockets that the keeper holds."""
     mount_namespace, router_network = previous.namespaces()
     held = previous.borrow()
     namespaces.setns(router_network, namespaces.CLONE_NEWNET)
@@ -169,7 +173,9 @@ def _take_over(spec: SpriteSpec, previous: keeper.Keeper, kit: Kit) -> World:
     )
     container.adopt()
     faults.point("pilot:adopted")
-    return World(spec, held, container, new=False, automount=container.renew_checkpoints())
+    with namespaces.beside(container.introduce):
+        automount = container.renew_checkpoints()
+    return World(spec, held, container, new=False, automount=automount)
 
 
 def _listen(path: Path, mode: int) -> int:

@@ -56,7 +56,7 @@ class SpriteSpec:
     """One sprite, as its pilot sees it. Paths are the host's."""
 
     sprite_id: str
-    name: str
+    name: str  # empty: a spare's, which becomes a sprite some time
     hostname: str
     run_dir: str  # runtime files: pilot.sock, pilot.log, keeper
     containers_dir: str  # the OCI runtime's state of all sprites, which share its compiled seccomp filter
@@ -74,6 +74,10 @@ class SpriteSpec:
     capability: str = ""  # the token that is good for this sprite only
     checkpoints_dir: str = ""  # of this sprite: <id>/disk.img below it
     protocol: int = PROTOCOL
+
+    @property
+    def is_spare(self) -> bool:
+        return not self.name
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

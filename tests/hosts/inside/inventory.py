@@ -30,7 +30,7 @@ def look(device: str) -> dict[str, Any]:
         server = serving.Server(MOUNTED / "data")
         found: dict[str, Any] = {}
         try:
-            server.start()
+            server.start("--spares", "0")
             found = {"sprites": _sprites(server), "forks": _forks(server), "strays": _strays(server)}
         except Exception as error:
             found["error"] = repr(error)

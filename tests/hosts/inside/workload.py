@@ -150,7 +150,7 @@ def die_at(point: str, server: serving.Server, reports: Reports) -> None:
     before.checkpoint(name)
     before.write(name, "state", 900)
     server.stop()
-    server.start(*IDLE, SPRIGGAN_FAULT=point)
+    server.start(*IDLE, "--spares", "0", SPRIGGAN_FAULT=point)  # a spare is made by a create of fewer points
     doomed = Workload(server, reports)
     changes: dict[str, Callable[[], object]] = {
         "create": lambda: doomed.create(f"{name}-new"),

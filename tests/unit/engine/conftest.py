@@ -13,7 +13,7 @@ from spriggan.engine import Engine, Options
 
 from .world import World
 
-OPTIONS = Options(idle_seconds=3600, default_storage_gb=1, stop_grace_seconds=0)
+OPTIONS = Options(idle_seconds=3600, default_storage_gb=1, stop_grace_seconds=0, spares=0)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ class MemoryBox:
         self.fail_revival = False
         self.pilot_is_needed = False
         self.asked_to_retire = 0
+        self.fail_take = False
         self.fail_start: Callable[[str], bool] = lambda sprite_id: False
         self._pilots: dict[str, asyncio.Server] = {}
 
@@ -63,6 +64,14 @@ class MemoryBox:
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         os.fstat(netns)
         self._mount(spec.sprite_id, spec.disk)
+        self.specs[spec.sprite_id] = spec
+        self.states[spec.sprite_id] = State.NO_PILOT if spec.is_spare else State.RUNNING
+        if not spec.is_spare:
+            await self._serve(spec.sprite_id)
+
+    async def take_spare(self, spec: SpriteSpec) -> None:
+        if self.fail_take:
+            raise Broken("its first process ended")
         self.specs[spec.sprite_id] = spec
         self.states[spec.sprite_id] = State.RUNNING
         await self._serve(spec.sprite_id)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spriggan import faults
+from spriggan.linux import mapped, namespaces
 from spriggan.linux import process as processes
 from spriggan.linux.autofs import Automount
 from spriggan.linux.cgroup import Group, hierarchies
@@ -28,7 +29,7 @@ from spriggan.linux.paths import read_in_root
 from spriggan.pilot import accounts
 from spriggan.pilot.accounts import Account
 from spriggan.pilot.inner import belongings, oci, past, programs, root, starters
-from spriggan.pilot.inner.identity import Identity
+from spriggan.pilot.inner.identity import Identity, is_settled, mark, write_name
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.process import ExecError, Process
 from spriggan.wire.spec import SpriteSpec
@@ -113,6 +114,16 @@ class Container:
         if init_pid is None:
             raise OSError("the container is not running any more")
         self.init_pid = init_pid
+
+    def introduce(self) -> None:
+        """Give a container that was started as a spare its name; one that has a name keeps it. Blocks."""
+        identity = Identity(self._spec.sprite_id, self._spec.hostname)
+        if is_settled(self.own_disk, identity):
+            return
+        mapped.as_root(self._spec.first_id, lambda: write_name(self._staging / root.ROOT, identity.hostname))
+        faults.point("pilot:named")
+        namespaces.set_hostname(self.init_pid, identity.hostname)
+        mark(self.own_disk, identity)
 
     def stop(self, grace: float) -> None:
         """End every process of the sprite and unmount its disk. Blocks.

@@ -1,7 +1,8 @@
 """What makes a sprite itself on its disk: host name, machine id, host keys.
 
 A new disk is a clone of a blank and a fork's disk is a clone of its parent's. A marker on the
-disk tells whose it is; where that is somebody else's, the identity is written anew.
+disk tells whose it is; where that is somebody else's, the identity is written anew. A spare's disk
+gets what needs no name; the name, and the marker, when there is a sprite to have them.
 
 Everything here happens on the mounted disk before the sprite runs, but its content is the
 user's: a directory may be a symlink to anywhere. So directories are opened one by one without
@@ -25,27 +26,57 @@ class Identity:
     """Who the sprite on a disk is."""
 
     sprite_id: str
-    hostname: str
+    hostname: str  # empty: a spare's
 
 
 def settle(disk: Path, identity: Identity) -> bool:
     """Make the disk ``identity``'s. Return whether host keys of another sprite were removed."""
-    marker = disk / MARKER
-    wanted = f"{identity.sprite_id}\n"
-    if marker.exists() and marker.read_text() == wanted:
+    if is_settled(disk, identity):
         return False
     removed = False
+    if identity.hostname:
+        write_name(disk / UPPER, identity.hostname)
     with _directory(disk / UPPER, "etc") as etc:
         if etc is not None:
-            _replace(etc, "hostname", f"{identity.hostname}\n")
-            _replace(etc, "hosts", _hosts(identity.hostname))
             _replace(etc, "machine-id", f"{uuid.uuid4().hex}\n")
             _create(etc, "resolv.conf", "nameserver 10.0.0.2\nnameserver fdf::2\n")
     with _directory(disk / UPPER, "etc", "ssh", create=False) as ssh:
         if ssh is not None:
             removed = _remove_host_keys(ssh)
-    _write_marker(marker, wanted)
+    if identity.hostname:
+        mark(disk, identity)
     return removed
+
+
+def is_settled(disk: Path, identity: Identity) -> bool:
+    """Whether the disk is ``identity``'s already."""
+    marker = disk / MARKER
+    return marker.exists() and marker.read_text() == _words(identity)
+
+
+def write_name(root: Path, hostname: str) -> None:
+    """Let the files below ``root`` name the sprite."""
+    with _directory(root, "etc") as etc:
+        if etc is not None:
+            _replace(etc, "hostname", f"{hostname}\n")
+            _replace(etc, "hosts", _hosts(hostname))
+
+
+def mark(disk: Path, identity: Identity) -> None:
+    """Write down whose the disk is; durable on return."""
+    marker = disk / MARKER
+    temporary = marker.with_suffix(".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, _words(identity).encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.rename(marker)
+
+
+def _words(identity: Identity) -> str:
+    return f"{identity.sprite_id}\n"
 
 
 def _hosts(hostname: str) -> str:
@@ -105,14 +136,3 @@ def _remove_host_keys(ssh: int) -> bool:
                 os.unlink(name, dir_fd=ssh)
                 removed = True
     return removed
-
-
-def _write_marker(marker: Path, text: str) -> None:
-    temporary = marker.with_suffix(".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(marker)

@@ -1,6 +1,6 @@
 """Fifty creates at once.
 
-Each up to its first command's result, by clients of their own; against as many one after the other.
+Without a spare, each up to its first command's result, by clients of their own; against as many one after the other.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import holdings
 import serving
 from bench.figures import Row
 from bench.setting import Product, Setting
@@ -25,6 +26,9 @@ PATIENCE_S = 120  # for the last pilot to have ended
 def measure(setting: Setting) -> list[Row]:
     peer = Row("podman: a container's init and conmon", _containers(setting), "MiB")
     rows: list[Row] = [peer]
+    with setting.product(spares=1) as product:
+        spare = [_of_sprite(_processes(product.server), each) for each in holdings.spares(product.server)]
+        rows.append(Row("a spare, of which a server has one", spare, "MiB", against=peer))
     # None of them may fall asleep, for this is about running ones. All else is as it is by default.
     with setting.product("--idle", "3600") as product:
         made = 0

@@ -1,6 +1,6 @@
 """From a checkpoint, and from a running sprite, to the first command's result.
 
-Against a create in the same round, by the official client.
+Against a create without a spare in the same round, by the official client.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure(setting: Setting) -> list[Row]:
                 forked.append(timed(fork))
             product.client.get_sprite(f"{name}-fork").delete()
             sprite.delete()
-    create = Row("create → first command's result", created)
+    create = Row("create → first command's result, without a spare", created)
     return [
         create,
         Row("restore → first command's result", restored, against=create, aim=2),

@@ -20,6 +20,7 @@ from spriggan.image.image import DEFAULT_NAME
 from spriggan.image.store import ImageStore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import holdings
 import serving
 
 PLACE = Path("/var/tmp")  # servers and peers have their data here, on one file system
@@ -35,10 +36,15 @@ class Product:
     def init(self) -> int:
         """The pid of the first process of the only sprite."""
         runtime = Path(f"/run/spriggan/{self.server.instance}")
-        [spec] = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
+        specs = [json.loads(path.read_text()) for path in runtime.glob("*/spec.json")]
+        [spec] = [spec for spec in specs if spec["name"]]  # a spare has none
         return int(
             json.loads((Path(spec["containers_dir"]) / spec["sprite_id"] / "status").read_text())["pid"]
         )
+
+    def rested(self) -> None:
+        """Wait until the server has its spares, so that making them is not measured as something else."""
+        serving.until(lambda: len(holdings.spares(self.server)) == self.server.spares, what="the spares")
 
     @contextmanager
     def sprite(self, name: str) -> Iterator[Any]:
@@ -71,13 +77,17 @@ class Setting:
         return max(least, self.rounds // part)
 
     @contextmanager
-    def product(self, *options: str) -> Iterator[Product]:
-        """A server of its own, warmed up; nothing is left of it afterwards."""
+    def product(self, *options: str, spares: int = 0) -> Iterator[Product]:
+        """A server of its own, warmed up; nothing is left of it afterwards.
+
+        Without ``spares`` nothing is done beside what is measured.
+        """
         with Undone(serving.server(PLACE), self._interruption) as server:
-            server.start(*options)
+            server.start("--spares", str(spares), *options)
             product = Product(server, server.client())
             with product.sprite("warm-up") as sprite:
                 sprite.run("true")
+            product.rested()
             yield product
 
     @cached_property

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0003"  # of the newest migration
+REVISION = "0004"  # of the newest migration
 
 
 class UtcTime(TypeDecorator[datetime]):

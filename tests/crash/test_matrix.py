@@ -64,7 +64,7 @@ PILOT = ["pilot:cgroup", "pilot:namespaces", "pilot:router", "keeper:started", "
 PILOT_STARTS = ["pilot:disk", "pilot:root", "pilot:container"]
 PILOT_SERVES = ["pilot:ready", "pilot:reported"]
 PILOT_STOPS = ["pilot:ended", "pilot:dismantled"]
-# See test_spares.py.
+# See test_spare_killed.py.
 SPARES = ["spare:disk", "pilot:spare", "spare:box", "create:spare", "take:spec", "pilot:named", "wake:spare"]
 REVIVE = ["revive:cleared", "pilot:adopted"]
 WARMTH = ["rest:frozen", "wake:thawed"]

@@ -40,7 +40,7 @@ RANDOM = (
 )
 JOBS = (
     Job("sequential write of 1 GiB over a file, synced", SEQUENTIAL, "MiB/s", 2, aim=0.7),
-    Job("sequential write of 1 GiB into a new file, synced", SEQUENTIAL, "MiB/s", 2, new=True),
+    Job("sequential write of 1 GiB into a new file, synced", SEQUENTIAL, "MiB/s", 2, aim=0.7, new=True),
     Job("4K random write, direct, queue depth 1", f"{RANDOM} --iodepth=1", "IOPS", 4, aim=0.45),
     Job("4K random write, direct, queue depth 32", f"{RANDOM} --iodepth=32", "IOPS", 4, aim=0.45),
 )

@@ -138,6 +138,26 @@ def test_who_may(server: serving.Server, served: Any) -> None:
     assert seen.json()["headers"]["host"] == host
 
 
+@proves("url: a revocation and a URL made private count from their answers on", PLAIN)
+def test_what_is_remembered_lets_nobody_in(server: serving.Server, served: Any) -> None:
+    with server.http() as api, visitor(server, served.name, token=False) as visit:
+        for shows in ("token", "cookie"):
+            made = api.post("/v1/tokens", json={"label": "visitor"}).json()["token"]
+            shown = {"Authorization": f"Bearer {made}"}
+            if shows == "cookie":
+                entered = visit.post("/.sprite/login", data={"token": made, "next": "/"})
+                shown = {"Cookie": entered.headers["set-cookie"].split(";")[0]}
+                visit.cookies.clear()
+            for _ in range(3):
+                assert visit.get("/", headers=shown).status_code == 200
+            assert api.delete(f"/v1/tokens/{made.split('/')[2]}").status_code == 204
+            assert visit.get("/", headers=shown).status_code == 401
+        for auth, status in (("public", 200), ("sprite", 401)) * 3:
+            assert api.put(f"/v1/sprites/{served.name}", json={"url_settings": {"auth": auth}}).is_success
+            for _ in range(3):
+                assert visit.get("/").status_code == status
+
+
 @proves("url: a request wakes the sprite, and waits for its service", PLAIN)
 def test_from_cold(server: serving.Server, sprite: Any) -> None:
     start_service(sprite, delay=1.5)

@@ -64,11 +64,11 @@ class Core:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def row(self, name: str) -> SpriteRow:
-        """The sprite of that name, or ``NotFound``."""
+    async def row(self, name: str, *, anew: bool = False) -> SpriteRow:
+        """The sprite of that name, or ``NotFound``. ``anew``: the store is asked in any case."""
         row = None
         if values.is_name(name):
-            row = await self.store.run(lambda tx: rows.sprite_by_name(tx, name))
+            row = await self.store.read(rows.sprite_by_name, name, anew=anew)
         if row is None:
             raise _not_found()
         return row
@@ -89,7 +89,7 @@ class Core:
         async with live.lock:
             if live.unsettled:
                 await self.intents.settle(live)
-            row = await self.store.run(lambda tx: rows.sprite(tx, sprite_id))
+            row = await self.store.read(rows.sprite, sprite_id)
             if row is None:  # destroyed, or its creation undone, while we waited
                 raise _not_found()
             yield row, live

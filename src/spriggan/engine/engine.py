@@ -118,7 +118,13 @@ class Engine:
 
     async def get(self, name: str) -> Sprite:
         core = self._ready.core
-        return core.view(await core.row(name))
+        return core.view(await core.row(name, anew=True))
+
+    def remembered(self, name: str) -> Sprite | None:
+        """What ``get`` returns, if that is known without asking the store."""
+        core = self._ready.core
+        row = core.store.remembered(rows.sprite_by_name, name)
+        return core.view(row) if row else None
 
     async def list(
         self, prefix: str | None = None, limit: int = 50, after: str | None = None

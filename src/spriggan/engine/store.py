@@ -3,6 +3,9 @@
 SQLite has one writer at a time anyway; with one thread nobody waits inside a lock, and
 the event loop never waits for a disk. What a call of ``run`` did is durable when it
 returns (WAL with ``synchronous=FULL``), or has not happened at all.
+
+Nobody else writes to it while a server has the data directory, so what was read is remembered until the next
+call of ``run``, which may have changed it. It is forgotten in the store's thread, before that call returns.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from spriggan.errors import Broken, Conflict
 
 T = TypeVar("T")
 
+MAX_REMEMBERED = 1024
+
 
 class Store:
     """Runs functions in transactions: ``await store.run(lambda tx: rows.sprite(tx, id))``."""
@@ -29,6 +34,7 @@ class Store:
         self.url = url
         self._database: sa.Engine | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._remembered: dict[tuple[Any, str], Any] = {}
 
     async def open(self) -> None:
         """Connect, and bring the tables to this version.
@@ -48,7 +54,38 @@ class Store:
         """Run ``work`` in one transaction: committed when it returns, undone when it raises."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
+    async def read(
+        self, find: Callable[[Connection, str], T | None], wanted: str, *, anew: bool = False
+    ) -> T | None:
+        """What ``find``, which changes nothing, finds for ``wanted``; unless ``anew``, it may be remembered.
+
+        Callers share what is returned, and leave it as it is.
+        """
+        found = None if anew else self.remembered(find, wanted)
+        if found is not None:
+            return found
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, find, wanted)
+
+    def remembered(self, find: Callable[[Connection, str], T | None], wanted: str) -> T | None:
+        """What ``read`` would return without asking the database; None if it had to."""
+        found: T | None = self._remembered.get((find, wanted))
+        return found
+
     def _run(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._transact(work)
+        finally:
+            self._remembered.clear()
+
+    def _read(self, find: Callable[[Connection, str], T | None], wanted: str) -> T | None:
+        found = self._transact(lambda tx: find(tx, wanted))
+        if found is not None:  # names that nobody has do not drive out others
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[find, wanted] = found
+        return found
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
         if self._database is None:
             raise RuntimeError("the store is not open")
         try:

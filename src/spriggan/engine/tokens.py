@@ -61,14 +61,14 @@ class Tokens:
         parts = text.split("/")
         if len(text) > MAX_TEXT or len(parts) != 4 or not text.isascii():
             return None
-        found = await self._store.run(lambda tx: rows.token_and_hash(tx, parts[2]))
+        found = await self._store.read(rows.token_and_hash, parts[2])
         token, expected = found or (None, _NOTHING)
         good = hmac.compare_digest(hashed(text), expected)
         return token if good and token and token.revoked_at is None else None
 
     async def is_good(self, token_id: str) -> bool:
         """Whether there is a token with that id, and it is not revoked."""
-        found = await self._store.run(lambda tx: rows.token_and_hash(tx, token_id))
+        found = await self._store.read(rows.token_and_hash, token_id)
         return found is not None and found[0].revoked_at is None
 
     async def write_first(self, path: Path) -> bool:

@@ -68,16 +68,24 @@ class Door:
         Raises ``Unauthenticated`` for a sprite that is private, and in the same words for one that is not
         there; ``NotFound`` only for who has shown a token.
         """
-        try:
-            sprite = await self._engine.get(name)
-        except NotFound:
-            sprite = None
         given, others = self._cookies(headers)
         token = await self._token(headers)
         if token is not None:
             others = [(field, value) for field, value in others if field != b"authorization"]
-        known = token is not None or await self._logged_in(sprite, given, method, headers)
-        if not known and (sprite is None or sprite.url_settings["auth"] != "public"):
+
+        async def shown(sprite: Sprite | None) -> bool:
+            return token is not None or await self._logged_in(sprite, given, method, headers)
+
+        sprite = self._engine.remembered(name)
+        known = await shown(sprite)
+        if sprite is None or not (known or _is_public(sprite)):
+            # No refusal without asking the store: how long one takes is not to say which names there are.
+            try:
+                sprite = await self._engine.get(name)
+            except NotFound:
+                sprite = None
+            known = await shown(sprite)
+        if not known and (sprite is None or not _is_public(sprite)):
             raise Unauthenticated(
                 "this URL is for those with a token of its server",
                 hint="send 'Authorization: Bearer TOKEN', or open it in a browser; "
@@ -161,6 +169,10 @@ class Door:
         said = [(b"x-forwarded-proto", self._urls.scheme.encode())]
         said += [(b"x-forwarded-host", value) for field, value in headers if field == b"host"]
         return said + ([(b"x-forwarded-for", client.encode())] if client else [])
+
+
+def _is_public(sprite: Sprite) -> bool:
+    return sprite.url_settings["auth"] == "public"
 
 
 def wants_page(method: str, headers: Headers) -> bool:

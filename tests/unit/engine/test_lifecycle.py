@@ -59,6 +59,18 @@ async def test_from_create_to_destroy(start: Start, world: World) -> None:
     assert world.uplinks.slots == set()
 
 
+async def test_what_is_remembered_of_a_sprite(start: Start) -> None:
+    engine = await start()
+    await engine.create(CreateRequest("dev"))
+    for auth in ("public", "sprite", "public"):
+        await engine.update("dev", url_settings={"auth": auth})
+        assert engine.remembered("dev") is None
+        found = await engine.get("dev")
+        assert found.url_settings["auth"] == auth and engine.remembered("dev") == found
+    await engine.destroy("dev")
+    assert engine.remembered("dev") is None
+
+
 async def test_names_are_unique_also_at_once(start: Start) -> None:
     engine = await start()
     results = await asyncio.gather(

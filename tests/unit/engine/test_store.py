@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
 from spriggan.engine import rows, schema
+from spriggan.engine import store as store_module
 from spriggan.engine.migration import migrate
 from spriggan.engine.records import URL_SETTINGS_DEFAULT, Checkpoint, SpriteConfig, SpriteRow
 from spriggan.engine.store import Store, sqlite_url
@@ -134,6 +136,35 @@ async def test_a_row_comes_back_as_it_went(store: Store) -> None:
     assert await store.run(lambda tx: rows.sprite_by_name(tx, "dev")) == mine
     with pytest.raises(AlreadyExists):
         await store.run(lambda tx: rows.insert_sprite(tx, row("dev", id="sprite-other")))
+
+
+async def test_what_is_remembered_is_never_older_than_the_last_change(store: Store) -> None:
+    assert await store.read(rows.sprite_by_name, "dev") is None
+    await store.run(lambda tx: rows.insert_sprite(tx, row("dev")))
+    for number in range(20):
+        first, again = [await store.read(rows.sprite_by_name, "dev") for _ in range(2)]
+        assert first is again is store.remembered(rows.sprite_by_name, "dev")
+        public = {"auth": "public", "private_access": str(number)}
+        reading = asyncio.create_task(store.read(rows.sprite_by_name, "dev", anew=True))
+        await asyncio.sleep(0)
+        await store.run(lambda tx, public=public: rows.update_sprite(tx, "sprite-dev", url_settings=public))
+        assert store.remembered(rows.sprite_by_name, "dev") is None
+        await reading  # begun before the change, and so not remembered after it
+        found = await store.read(rows.sprite_by_name, "dev")
+        assert found is not None and found.url_settings == public
+    await store.run(lambda tx: rows.delete_sprite(tx, "sprite-dev"))
+    assert await store.read(rows.sprite_by_name, "dev") is None
+
+
+async def test_so_much_is_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_REMEMBERED", 2)
+    for name in "abc":
+        await store.run(lambda tx, name=name: rows.insert_sprite(tx, row(name)))
+    for name in "abc":
+        await store.read(rows.sprite_by_name, name)
+        await store.read(rows.sprite_by_name, "nobody")
+    assert store.remembered(rows.sprite_by_name, "a") is None
+    assert store.remembered(rows.sprite_by_name, "c") is not None
 
 
 async def test_what_raises_is_undone(store: Store) -> None:

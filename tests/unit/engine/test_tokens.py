@@ -26,11 +26,15 @@ async def test_a_token_is_good_until_revoked(tokens: Tokens) -> None:
     text = await tokens.create("laptop")
     organization, organization_id, token_id, secret = text.split("/")
     assert (organization, organization_id) == ("acme", "abcd1234") and len(secret) >= 40
-    found = await tokens.check(text)
-    assert found is not None and (found.id, found.label) == (token_id, "laptop")
+    for _ in range(2):  # the second time it is remembered
+        found = await tokens.check(text)
+        assert found is not None and (found.id, found.label) == (token_id, "laptop")
+        assert await tokens.check(text[:-1] + "!") is None
+        assert await tokens.is_good(token_id)
     assert [known.id for known in await tokens.list()] == [token_id]
     await tokens.revoke(token_id)
     assert await tokens.check(text) is None
+    assert not await tokens.is_good(token_id)
     assert await tokens.list() == []
     for again in (token_id, "nobody"):
         with pytest.raises(NotFound):

@@ -117,6 +117,9 @@ class MemoryEngine:
             raise NotFound("sprite not found", hint="spriggan list")
         return self.sprites[name]
 
+    def remembered(self, name: str) -> Sprite | None:
+        return self.sprites.get(name)
+
     async def list(
         self, prefix: str | None, limit: int, after: str | None
     ) -> tuple[list[Sprite], str | None]:

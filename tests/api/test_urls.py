@@ -323,6 +323,35 @@ def test_large_bodies(server: serving.Server, served: Any) -> None:
         assert peak_kib(server) - before < 64 << 10
 
 
+def test_a_connection_inside_is_used_again_in_one_life(server: serving.Server, sprite: Any) -> None:
+    """And never after it: whoever answers then is asked on a connection of its own."""
+    start_service(sprite)
+    with server.http() as http, visitor(server, sprite.name) as visit:
+
+        def peer() -> Any:
+            return visit.get("/").json()["peer"]
+
+        def used_again() -> Any:
+            first, second = peer(), peer()
+            return first == second and first
+
+        def post(what: str) -> None:
+            assert http.post(f"/v1/sprites/{sprite.name}/{what}").is_success
+
+        list(sprite.create_checkpoint("before"))
+        for end in (lambda: post("stop"), lambda: post("restart"), lambda: post("checkpoints/v1/restore")):
+            serving.until(used_again, what="a connection to be used again")
+            end()
+            assert visit.get("/").status_code == 200
+        serving.until(used_again, what="a connection to be used again")
+        # Another program may serve the URL from some moment on.
+        list(sprite.stop_service("web"))
+        words = ["-c", SCRIPT, "127.0.0.1", "3001", "0"]
+        sprite.delete_service("web")
+        list(sprite.create_service("other", "python3", words, http_port=3001, duration=0.01))
+        assert visit.get("/").json()["headers"]["host"] == url_host(server, sprite.name)
+
+
 def test_a_sprite_that_goes_ends_its_connections(server: serving.Server, sprite: Any) -> None:
     """Nothing is left hanging when the sprite is stopped under an answer."""
     start_service(sprite)

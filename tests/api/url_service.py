@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/page":
             self.answer(b"<title>inside</title>", "text/html")
         else:
-            self.answer(json.dumps({"path": self.path, "headers": dict(self.headers)}).encode())
+            self.answer(json.dumps({"path": self.path, "headers": dict(self.headers), "peer": self.client_address}).encode())
     def do_POST(self):
         SEEN.append(self.path)
         digest, left = hashlib.sha256(), int(self.headers["Content-Length"])

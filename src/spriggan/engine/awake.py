@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 
 from spriggan.engine.core import Core
 from spriggan.engine.live import Live, Phase
@@ -37,6 +37,21 @@ class Keeper:
         with live.hold(reason):  # before it is awake, so that it cannot fall asleep in between
             yield await self._core.complete(self._wake(row.id))
 
+    def hold(self, sprite_id: str, reason: str) -> AbstractContextManager[int] | None:
+        """Hold a sprite that runs, and say in which run; None if it does not, or something is done with it.
+
+        Nothing is looked at: for whoever has a connection to a program in it, and finds out by that.
+        """
+        live = self._core.lives.get(sprite_id)
+        if live is None or live.phase is not Phase.RUNNING or live.lock.locked() or live.unsettled:
+            return None
+        return self._held(live, reason)
+
+    @contextmanager
+    def _held(self, live: Live, reason: str) -> Iterator[int]:
+        with live.hold(reason):
+            yield live.run
+
     async def run(self) -> None:
         """The idle clock, for as long as the engine runs."""
         options = self._core.options
@@ -58,7 +73,7 @@ class Keeper:
     async def _wake(self, sprite_id: str) -> Awake:
         async with self._core.locked(sprite_id) as (row, live):
             awake = await self._waking.up(row, live)
-            return Awake(self._core.view(awake), self._waking.box(awake).pilot_socket(awake.id))
+            return Awake(self._core.view(awake), self._waking.box(awake).pilot_socket(awake.id), live.run)
 
     async def _look(self, live: Live) -> None:
         """One tick of one sprite."""

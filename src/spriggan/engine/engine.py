@@ -9,7 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,6 +201,10 @@ class Engine:
     def awake(self, name: str, reason: str) -> AbstractAsyncContextManager[Awake]:
         """Wake the sprite and hold it for as long as the block lasts. See ``Keeper.awake``."""
         return self._ready.keeper.awake(name, reason)
+
+    def hold(self, sprite_id: str, reason: str) -> AbstractContextManager[int] | None:
+        """Hold the sprite if it runs anyway. See ``Keeper.hold``."""
+        return self._ready.keeper.hold(sprite_id, reason)
 
     async def reasons(self, name: str) -> builtins.list[str]:
         """Why the sprite is awake, asked of its pilot now."""

@@ -57,6 +57,7 @@ class Live:
         self.warm_at = 0.0
         self.retired = False  # its pilot has ended until somebody needs one, or is asked to
         self.needed_at = 0.0  # when the pilot last said that it is needed
+        self.run = 0  # how often it has begun to run
         self.asked = 0  # requests to the pilot that need no lock
         self._holds: dict[int, str] = {}
         self._keys = itertools.count()
@@ -66,6 +67,7 @@ class Live:
         if phase not in _NEXT[self.phase]:
             raise RuntimeError(f"{self.sprite_id} cannot go from {self.phase.value} to {phase.value}")
         self.phase = phase
+        self.run += phase is Phase.RUNNING
 
     @property
     def status(self) -> str:

@@ -144,3 +144,4 @@ class Awake:
 
     sprite: Sprite
     pilot_socket: Path
+    run: int  # another one after each rest or restart

@@ -146,7 +146,8 @@ async def _write(connection: h11.Connection, link: Link, event: h11.Event) -> No
     it says is in its response, so that it no longer listens is no error here.
     """
     with contextlib.suppress(ConnectionError, h11.LocalProtocolError):
-        await link.write(connection.send(event) or b"")
+        if data := connection.send(event):
+            await link.write(data)
 
 
 class _Response:

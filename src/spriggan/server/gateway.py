@@ -7,22 +7,32 @@ of the API. See ``visits`` for who may, and ``service`` for what is said to whom
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
+import h11
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from spriggan.engine import Engine
+from spriggan.engine import Engine, Sprite
 from spriggan.errors import InvalidRequest, SprigganError, Unavailable
-from spriggan.server.errors import Forbidden, MethodNotAllowed, TooLarge, Unauthenticated, error_response
+from spriggan.server.errors import (
+    BadGateway,
+    Forbidden,
+    MethodNotAllowed,
+    TooLarge,
+    Unauthenticated,
+    error_response,
+)
 from spriggan.server.forward import Headers
+from spriggan.server.kept import Kept
 from spriggan.server.link import Link
 from spriggan.server.logins import Logins
 from spriggan.server.pages import LOGIN, error_page, login_page
-from spriggan.server.service import answer, connected, request_of
+from spriggan.server.service import answer, connected, is_last, request_of
 from spriggan.server.urls import Urls
 from spriggan.server.visits import Door, Visit, wants_page
 
@@ -41,6 +51,7 @@ class Gateway:
         self._urls = urls
         self._door = Door(engine, urls, logins)
         self._open: Counter[str] = Counter()
+        self._kept = Kept()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -53,6 +64,10 @@ class Gateway:
                 await self._serve(name, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def close(self) -> None:
+        """Close what is kept."""
+        self._kept.close()
 
     def sprite_of(self, headers: Headers) -> str | None:
         """The name of the sprite whose URL is asked for; None if it is the server itself.
@@ -69,24 +84,57 @@ class Gateway:
         return await self._door.admit(name, method, headers, client)
 
     @contextlib.asynccontextmanager
-    async def reach(self, visit: Visit, what: str) -> AsyncIterator[Link]:
-        """A connection to the sprite's service, which holds the sprite awake. ``what`` is shown to people."""
+    async def reach(self, visit: Visit, what: str) -> AsyncIterator[tuple[Link, int]]:
+        """A new connection to the sprite's service, which holds the sprite awake, and the run it is made in.
+
+        ``what`` is shown to people.
+        """
         sprite = visit.sprite
+        with self._counted(sprite):
+            async with self._engine.awake(sprite.name, f"url {what}") as awake:
+                if awake.sprite.id != sprite.id:  # destroyed, and made again with other settings
+                    raise Unavailable("the sprite was just replaced", hint="try again")
+                async with connected(awake.pilot_socket) as link:
+                    yield link, awake.run
+
+    @contextlib.contextmanager
+    def _counted(self, sprite: Sprite) -> Iterator[None]:
+        """A connection to the URL of ``sprite`` for as long as the block lasts."""
         if self._open[sprite.id] >= MAX_CONNECTIONS:
             raise Unavailable(
                 f"{MAX_CONNECTIONS} connections to this URL are open", hint="try again in a moment"
             )
         self._open[sprite.id] += 1
         try:
-            async with self._engine.awake(sprite.name, f"url {what}") as awake:
-                if awake.sprite.id != sprite.id:  # destroyed, and made again with other settings
-                    raise Unavailable("the sprite was just replaced", hint="try again")
-                async with connected(awake.pilot_socket) as link:
-                    yield link
+            yield
         finally:
             self._open[sprite.id] -= 1
             if not self._open[sprite.id]:
                 del self._open[sprite.id]
+
+    async def _again(
+        self, visit: Visit, what: str, request: h11.Request, receive: Receive, send: Send
+    ) -> bool:
+        """Answer over a connection that was kept; False if there is none, or it brought nothing."""
+        sprite = visit.sprite
+        hold = self._engine.hold(sprite.id, f"url {what}")
+        if hold is None:
+            return False
+        with self._counted(sprite), hold as run:
+            link = self._kept.take(sprite.id, run)
+            if link is None:
+                return False
+            async with link:
+                try:
+                    await answer(receive, send, link, request, self._keeper(sprite, run))
+                except BadGateway:
+                    if link.heard:
+                        raise
+                    return False  # the service closed it just then; to ask twice does no harm
+            return True
+
+    def _keeper(self, sprite: Sprite, run: int) -> Callable[[Link], None]:
+        return functools.partial(self._kept.put, sprite.id, run)
 
     async def _serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         method, headers = scope["method"], scope["headers"]
@@ -100,8 +148,10 @@ class Gateway:
                 return
             visit = await self.admit(name, method, headers, client)
             request = request_of(scope, target, visit.headers)
-            async with self.reach(visit, shown(method, path)) as link:
-                await answer(receive, send, link, request)
+            what = shown(method, path)
+            if is_last(request) or not await self._again(visit, what, request, receive, send):
+                async with self.reach(visit, what) as (link, run):
+                    await answer(receive, send, link, request, self._keeper(visit.sprite, run))
         except SprigganError as error:
             told = visit.told(error) if visit else error
             # Who has sent the form goes to a page, too.

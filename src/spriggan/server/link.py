@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,8 @@ class Link:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self.heard = False  # whether anything has come
+        self.made_at = time.monotonic()  # the connection
 
     @classmethod
     def over(cls, connection: socket.socket) -> Link:
@@ -55,14 +58,41 @@ class Link:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connected.close()
+        self.close()
+
+    def release(self) -> Link:
+        """Another link, which has the connection from now on: leaving this one's block does not close it."""
+        other = Link.over(self._connected)
+        other.made_at = self.made_at
+        self._socket = None
+        return other
+
+    def close(self) -> None:
+        """Close the connection, if it is still this link's."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def fileno(self) -> int:
+        return self._connected.fileno()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come that was not read, not even the end."""
+        with contextlib.suppress(OSError):
+            try:
+                self._connected.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return True
+        return False
 
     async def read(self) -> bytes:
         """What comes next; nothing at the end, also when that is not a tidy one."""
         try:
-            return await asyncio.get_running_loop().sock_recv(self._connected, READ_SIZE)
+            data = await asyncio.get_running_loop().sock_recv(self._connected, READ_SIZE)
         except ConnectionError:
             return b""
+        self.heard = self.heard or bool(data)
+        return data
 
     async def read_passed(self) -> tuple[bytes, list[int]]:
         """What comes next, with the descriptors that come with it, which the caller closes."""

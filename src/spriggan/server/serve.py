@@ -159,7 +159,7 @@ async def serve(
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     server = _Server(config, announce)
-    with _signals(server):
+    with _signals(server), contextlib.closing(gateway):
         await server.serve(sockets=sockets)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import h11
@@ -50,13 +50,28 @@ async def connected(pilot_socket: Path) -> AsyncIterator[Link]:
 def request_of(scope: Scope, target: bytes, headers: Headers) -> h11.Request:
     """The request in ``scope`` as it is asked of the service; ``headers`` are the end-to-end ones.
 
+    The connection may be used again after a GET without a body. A service that overlooks a body would take it
+    for another request, and its answer would be the next visitor's.
+
     Raises ``InvalidRequest`` if it can be read in more than one way.
     """
-    return made_request(scope["method"].encode(), target, [*headers, *_framing(scope["headers"])])
+    method, framing = scope["method"].encode(), _framing(scope["headers"])
+    if method != b"GET" or framing:
+        framing.append((b"connection", b"close"))
+    return made_request(method, target, [*headers, *framing])
 
 
-async def answer(receive: Receive, send: Send, link: Link, request: h11.Request) -> None:
+def is_last(request: h11.Request) -> bool:
+    """Whether ``request`` says that no other follows it on its connection."""
+    return (b"connection", b"close") in request.headers
+
+
+async def answer(
+    receive: Receive, send: Send, link: Link, request: h11.Request, keep: Callable[[Link], None]
+) -> None:
     """Answer a client with what the service says to ``request``.
+
+    If the connection is good for another request, ``keep`` gets it, before the client can ask again.
 
     Returns when the response is complete, cut off, or the client gone. Raises only while nothing has been
     sent to the client.
@@ -73,6 +88,8 @@ async def answer(receive: Receive, send: Send, link: Link, request: h11.Request)
                 await send({"type": "http.response.start", "status": event.status_code, "headers": head})
             elif isinstance(event, h11.Data):
                 await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+        if connection.our_state is connection.their_state is h11.DONE and not connection.trailing_data[0]:
+            keep(link.release())
         await send({"type": "http.response.body", "body": b""})
 
     try:
@@ -92,7 +109,7 @@ def no_answer(error: BaseException) -> BadGateway:
 
 
 def _framing(headers: Headers) -> Headers:
-    """How long the body is, as the client's parser has understood it, and that this is the only request."""
+    """How long the body is, as the client's parser has understood it."""
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     lengths = [value for name, value in headers if name == b"content-length"]
     if codings and codings != [b"chunked"]:
@@ -100,8 +117,7 @@ def _framing(headers: Headers) -> Headers:
             "the body has a transfer coding that is not understood here", hint="send it chunked, or as it is"
         )
     framing = [(b"transfer-encoding", b"chunked")] if codings else []
-    framing += [(b"content-length", length) for length in lengths if not codings]
-    return [*framing, (b"connection", b"close")]
+    return framing + [(b"content-length", length) for length in lengths if not codings]
 
 
 def _head(response: h11.Response) -> Headers:

@@ -158,8 +158,9 @@ class Tunnel(asyncio.StreamReaderProtocol):
         visit = await self._gateway.admit(sprite, "GET", list(head.headers), address)
         upgrade = [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
         request = made_request(b"GET", head.target, [*visit.headers, *upgrade])
+        what = shown("WebSocket", head.target.partition(b"?")[0])
         try:
-            async with self._gateway.reach(visit, shown("WebSocket", head.target.partition(b"?")[0])) as link:
+            async with self._gateway.reach(visit, what) as (link, _):
                 answer, first_bytes = await _handshake(request, link, no_answer)
                 if self._answer(client, answer, first_bytes, []):
                     await _pipe(self._reader, client, link, None)

@@ -59,6 +59,25 @@ async def test_from_create_to_destroy(start: Start, world: World) -> None:
     assert world.uplinks.slots == set()
 
 
+async def test_a_hold_of_what_runs_anyway(start: Start, world: World) -> None:
+    engine = await start()
+    made = await engine.create(CreateRequest("dev"))
+    assert engine.hold(made.id, "nobody") is None
+    runs = []
+    for end in (engine.stop, engine.restart, engine.destroy):
+        async with engine.awake("dev", "a test") as awake:
+            hold = engine.hold(made.id, "another")
+            assert hold is not None
+            with hold as run:
+                assert run == awake.run
+                assert (await engine.get("dev")).awake_because == ["a test", "another"]
+            assert (await engine.get("dev")).awake_because == ["a test"]
+        runs.append(awake.run)
+        await end("dev")
+    assert engine.hold(made.id, "nobody") is None
+    assert runs == sorted(set(runs))  # another one after each end
+
+
 async def test_what_is_remembered_of_a_sprite(start: Start) -> None:
     engine = await start()
     await engine.create(CreateRequest("dev"))

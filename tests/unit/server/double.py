@@ -7,6 +7,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,7 @@ class MemoryEngine:
         self.saved: dict[str, list[Checkpoint]] = {}
         self.tokens: dict[str, TokenInfo] = {TOKEN: TokenInfo("t1", "first", now())}
         self.awake_now: Counter[str] = Counter()
+        self.run = 1  # of all sprites; 0: none runs
         self.full = False
         self.fail_checkpoints = False
         self.started = self.closed = False
@@ -211,9 +213,13 @@ class MemoryEngine:
         sprite = await self.get(name)
         self.awake_now[name] += 1
         try:
-            yield Awake(sprite, self.pilot_socket)
+            yield Awake(sprite, self.pilot_socket, self.run)
         finally:
             self.awake_now[name] -= 1
+
+    def hold(self, sprite_id: str, reason: str) -> AbstractContextManager[int] | None:
+        known = any(sprite.id == sprite_id for sprite in self.sprites.values())
+        return contextlib.nullcontext(self.run) if known and self.run else None
 
     async def create_token(self, label: str) -> str:
         if not label.isprintable():

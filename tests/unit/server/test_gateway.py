@@ -21,7 +21,7 @@ from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from spriggan.errors import Broken
-from spriggan.server import gateway
+from spriggan.server import gateway, kept
 
 from .conftest import UPGRADE, Running, until
 from .double import TOKEN
@@ -34,8 +34,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
 @pytest.fixture
-def service(server: Running, sprite: str, short_path: Path) -> Iterator[Service]:
+def service(
+    server: Running, sprite: str, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
     """What serves the sprite's URL: at first something that says hi."""
+    monkeypatch.setattr(kept, "FOR_S", 60.0)  # however slow the machine is
 
     def say_hi(connection: socket.socket) -> None:
         made.head(connection)
@@ -596,6 +599,12 @@ def test_an_early_answer_to_a_long_upload(server: Running, service: Service) -> 
 
 
 def test_expect_100_continue(server: Running, service: Service) -> None:
+    def wait_for_the_body(connection: socket.socket) -> None:
+        if not service.head(connection).endswith(b"ab"):
+            connection.recv(2)
+        connection.sendall(OK)
+
+    service.handle = wait_for_the_body
     with server.connect() as connection:
         connection.sendall(request("POST / HTTP/1.1", "Content-Length: 2", "Expect: 100-continue"))
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -627,6 +636,152 @@ def test_so_many_at_once(
         for connection in held:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     until(lambda: browser.get("/", headers=AUTH).status_code == 200)
+
+
+# Connections that are used again
+
+
+def goes_on(service: Service, said: bytes = OK) -> list[socket.socket]:
+    """Have the service say that to every request of a connection, and return all it gets."""
+    made: list[socket.socket] = []
+
+    def handle(connection: socket.socket) -> None:
+        made.append(connection)
+        while service.head(connection):
+            connection.sendall(said)
+
+    service.handle = handle
+    return made
+
+
+def asked(service: Service) -> list[bytes]:
+    """The first lines of what the service was asked; an end is none."""
+    return [seen.split(b" HTTP")[0] for seen in service.requests if seen]
+
+
+def test_a_connection_inside_is_used_again(service: Service, browser: httpx.Client) -> None:
+    made = goes_on(service)
+    for _ in range(5):
+        assert browser.get("/", headers=AUTH).text == "hi"
+    assert len(made) == 1 and not any(b"connection:" in seen for seen in service.requests)
+    # What may not be done twice, or has a body that a service may overlook, has one of its own.
+    for method, body in (("POST", b""), ("PUT", b"x"), ("GET", b"x"), ("HEAD", b"")):
+        before = len(made)
+        browser.request(method, "/", headers=AUTH, content=body)
+        assert len(made) == before + 1
+        [*_, head] = [
+            seen for seen in service.requests if b" HTTP/1.1\r\n" in seen
+        ]  # the body may come later
+        assert b"\r\nconnection: close\r\n" in head
+    before = len(made)
+    assert browser.get("/", headers=AUTH).text == "hi"
+    assert len(made) == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        OK + OK,
+        OK + b"\r\n",
+    ],
+)
+def test_what_is_not_used_again(service: Service, browser: httpx.Client, said: bytes) -> None:
+    made = goes_on(service, said)
+    for number in range(1, 4):
+        assert browser.get("/", headers=AUTH).text == "hi"
+        assert len(made) == number
+
+
+def test_words_that_nobody_asked_for(service: Service, browser: httpx.Client) -> None:
+    made = goes_on(service)
+    assert browser.get("/", headers=AUTH).text == "hi"
+    made[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+    assert service.ended.acquire(timeout=10)
+    assert browser.get("/", headers=AUTH).text == "hi"
+    assert len(made) == 2
+
+
+def test_another_run_has_other_connections(
+    server: Running, service: Service, browser: httpx.Client, client: httpx.Client
+) -> None:
+    made = goes_on(service)
+    for number, run in enumerate((1, 2, 0, 3), start=1):  # 0: it does not run, and is woken
+        server.engine.run = run
+        assert browser.get("/", headers=AUTH).text == "hi"
+        assert len(made) == number
+    client.delete("/v1/sprites/dev")
+    client.post("/v1/sprites", json={"name": "dev"})
+    assert browser.get("/", headers=AUTH).text == "hi"
+    assert len(made) == 5
+
+
+def test_a_connection_that_ends_with_a_request(service: Service, browser: httpx.Client) -> None:
+    """The request is asked once more, unless some of an answer has come."""
+
+    def answer_once(connection: socket.socket) -> None:
+        service.head(connection)
+        connection.sendall(OK)
+        service.head(connection)
+        connection.sendall(half)
+
+    service.handle = answer_once
+    half = b""
+    assert [browser.get(path, headers=AUTH).text for path in ("/1", "/2")] == ["hi", "hi"]
+    assert asked(service) == [b"GET /1", b"GET /2", b"GET /2"]
+    half = b"HTTP/1.1 2"
+    assert [browser.get(path, headers=AUTH).status_code for path in ("/3", "/4")] == [200, 502]
+    assert asked(service)[3:] == [b"GET /3", b"GET /4"]
+
+
+def test_a_connection_is_not_kept_for_long(
+    service: Service, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "FOR_S", 0.3)
+    made = goes_on(service)
+    assert browser.get("/", headers=AUTH).text == "hi"
+    assert service.ended.acquire(timeout=10)
+    while not service.ended.acquire(blocking=False):  # also one that is used all the time
+        assert browser.get("/", headers=AUTH).text == "hi"
+    assert len(made) <= 3
+
+
+def test_so_many_are_kept(
+    server: Running, service: Service, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MAX_OF_ONE", 1)
+    together = threading.Barrier(2, timeout=20)
+
+    def handle(connection: socket.socket) -> None:
+        service.head(connection)
+        together.wait()
+        connection.sendall(OK)
+        service.head(connection)
+
+    service.handle = handle
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(2)]
+        for connection in clients:
+            connection.sendall(request("GET / HTTP/1.1"))
+        for connection in clients:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert service.ended.acquire(timeout=10)
+
+
+def test_a_kept_connection_lets_nobody_in(
+    server: Running, service: Service, browser: httpx.Client, client: httpx.Client
+) -> None:
+    made = goes_on(service)
+    token = client.post("/v1/tokens", json={"label": "x"}).json()["token"]
+    shown = {"Authorization": f"Bearer {token}"}
+    assert browser.get("/", headers=shown).text == "hi"
+    assert client.delete(f"/v1/tokens/{token.split('/')[2]}").status_code == 204
+    assert browser.get("/", headers=shown).status_code == 401
+    for auth, status in (("public", 200), ("sprite", 401), ("public", 200)):
+        assert client.put("/v1/sprites/dev", json={"url_settings": {"auth": auth}}).status_code == 200
+        assert browser.get("/").status_code == status
+    assert len(made) == 1
 
 
 # WebSockets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 import serving
+from spriggan.engine import schema
 from spriggan.engine.migration import migrate
 from spriggan.engine.store import sqlite_url
 
@@ -56,3 +58,6 @@ def test_one_of_a_later_version_is_refused(server: serving.Server) -> None:
     assert refused.returncode == 1
     assert "written by a newer version" in refused.stderr and "hint: install that version" in refused.stderr
     assert "Traceback" not in refused.stderr
+    # Nothing of this version could take it down otherwise.
+    with sqlite3.connect(server.data / "state.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", [schema.REVISION])

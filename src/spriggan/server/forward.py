@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from pathlib import Path
 
 import h11
@@ -23,10 +23,9 @@ MAX_CHUNK = 4 << 20
 BUSY_GAPS = 20  # how often at most a chunk waits once more because the machine is busy
 MAX_INTERIM = 16
 
-# Of one connection (RFC 9110, 7.6.1), plus those that are the server's own business.
-NOT_FORWARDED = frozenset(
+# Of one connection (RFC 9110, 7.6.1).
+HOP_BY_HOP = frozenset(
     (
-        b"authorization",
         b"connection",
         b"expect",
         b"keep-alive",
@@ -39,6 +38,7 @@ NOT_FORWARDED = frozenset(
         b"upgrade",
     )
 )
+NOT_FORWARDED = HOP_BY_HOP | {b"authorization"}  # which is the server's own business
 
 Headers = list[tuple[bytes, bytes]]
 # What tells that the other side did not give a whole answer by the rules.
@@ -74,13 +74,13 @@ async def forward(
             # uvicorn closes a connection whose response is not complete, so the client notices.
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """``headers`` without those that are for one connection only, or for the server only."""
+def end_to_end(headers: Iterable[tuple[bytes, bytes]], without: Collection[bytes] = NOT_FORWARDED) -> Headers:
+    """``headers`` but for those ``without``, and those that ``Connection`` names; ``Host`` is never one connection's."""
     given = [(name.lower(), value) for name, value in headers]
     named = {
         token.strip().lower() for name, value in given if name == b"connection" for token in value.split(b",")
-    }
-    return [(name, value) for name, value in given if name not in NOT_FORWARDED and name not in named]
+    } - {b"host"}
+    return [(name, value) for name, value in given if name not in without and name not in named]
 
 
 async def exchange(sending: Coroutine[None, None, None], receiving: Coroutine[None, None, None]) -> None:

@@ -9,27 +9,12 @@ from spriggan.engine import Engine, Sprite
 from spriggan.errors import InvalidRequest, NotFound, SprigganError, Unavailable
 from spriggan.server.auth import bearer
 from spriggan.server.errors import BadGateway, Unauthenticated
-from spriggan.server.forward import Headers
+from spriggan.server.forward import HOP_BY_HOP, Headers, end_to_end
 from spriggan.server.logins import Logins
 from spriggan.server.urls import Urls
 
 MAX_LOGINS = 8  # values of our cookie that are looked at: another sprite below the domain may add some
-# Of one connection (RFC 9110, 7.6.1), or made anew.
-_HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
+_MADE_ANEW = HOP_BY_HOP | {b"content-length"}
 # Where a request came from is said by who took it, in whatever spelling a program may read it.
 _ORIGIN_OF_REQUEST = (b"forwarded", b"x-real-ip")
 
@@ -187,18 +172,7 @@ def wants_page(method: str, headers: Headers) -> bool:
 
 def _handed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """``headers`` without those of one connection, and without what a client says of where it came from."""
-    given = list(headers)
-    named = {
-        token.strip().lower()
-        for field, value in given
-        if field == b"connection"
-        for token in value.split(b",")
-    } - {b"host"}
-    return [
-        (field, value)
-        for field, value in given
-        if field not in _HOP_BY_HOP and field not in named and not _says_origin(field)
-    ]
+    return [(field, value) for field, value in end_to_end(headers, _MADE_ANEW) if not _says_origin(field)]
 
 
 def _says_origin(field: bytes) -> bool:

@@ -221,7 +221,7 @@ def check_restore(bench: Bench, point: str, victim: str, state: str) -> None:
     silent = point in ("restore:recorded", "restore:done")
     explained(bench, "restored", answer, done=bool(made), silent=silent)
     if victim == "pilot" and not made:
-        assert "pilot" in bench.get("/restored")["last_error"]  # the next wake clears it
+        assert "pilot" in bench.get("/restored")["last_error"]
     assert bench.read("restored", whole=died, patient=victim == "init") == ("base" if made else state)
     if made:  # the disk as it was
         bench.fork("copy", of="restored", checkpoint=made[0])

@@ -50,6 +50,7 @@ class Live:
         self.lock = asyncio.Lock()
         self.slot: int | None = None  # taken exactly while there is a box
         self.spare: SpriteSpec | None = None  # of the box that waits for its first wake
+        self.lost: str | None = None  # why its processes ended, which its next start does not forget
         self.unsettled = False  # an intent is open that nobody is working on
         self.paused_because = ""
         self.pilot_reasons: list[str] = []  # as the pilot last said

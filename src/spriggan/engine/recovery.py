@@ -62,6 +62,7 @@ class Recovery:
         for row in known.values():
             if row.status != "cold" and row.id not in found:
                 why = "all its processes ended while no server was running"
+                self._core.lives[row.id].lost = why
                 await self._core.update(row.id, status="cold", last_error=why)
                 self._say(f"{row.name} is cold: {why}")
 
@@ -79,7 +80,7 @@ class Recovery:
         if spec is None or state in (State.GONE, State.ENDED) or spec.is_spare:
             await box.stop(row.id, grace=0)
             if row.status != "cold":
-                why = "its processes ended while no server was running"
+                why = live.lost = "its processes ended while no server was running"
                 await self._core.update(row.id, status="cold", last_error=why)
                 self._say(f"{row.name} is cold: {why}")
             return

@@ -84,7 +84,7 @@ class Waking:
             raise NoSpace(
                 live.paused_because, hint="free space: destroy sprites, delete checkpoints or files"
             )
-        lost = await self.attend(row, live)
+        await self.attend(row, live)
         if live.phase in (Phase.WARM, Phase.COLD):
             check_running(self._core.options.max_running, self._running())
         if live.phase is Phase.WARM:
@@ -93,7 +93,7 @@ class Waking:
             live.move(Phase.RUNNING)
             row = await self._record(row, live, last_running_at=rows.now())
         elif live.phase is Phase.COLD:
-            row = await self._start(row, live, lost)
+            row = await self._start(row, live)
         live.busy_at = time.monotonic()
         return row
 
@@ -203,6 +203,7 @@ class Waking:
         log.warning("%s: %s", row.name, why)
         await self._take_away(row, live, frozen=False, grace=0)
         live.move(Phase.COLD)
+        live.lost = why
         await self._record(row, live, last_error=why)
         return why
 
@@ -272,7 +273,7 @@ class Waking:
         phases = [live.phase for live in self._core.lives.values()]
         return sum(phase in (Phase.RUNNING, Phase.WAKING, Phase.RESTORING) for phase in phases)
 
-    async def _start(self, row: SpriteRow, live: Live, lost: str | None) -> SpriteRow:
+    async def _start(self, row: SpriteRow, live: Live) -> SpriteRow:
         live.move(Phase.WAKING)
         try:
             repaired = await self._start_repaired(row, live)
@@ -289,8 +290,9 @@ class Waking:
         known: dict[str, Any] = {
             "status": live.status,
             "last_running_at": rows.now(),
-            "last_error": repaired or lost,
+            "last_error": repaired or live.lost,
         }
+        live.lost = None
         # Nobody waits for it: the next server asks the box. All that comes later is written down later.
         self._core.spawn(self._core.update(row.id, **known))
         faults.point("wake:done")

@@ -335,6 +335,13 @@ async def test_a_dead_init_means_cold(start: Start, world: World) -> None:
 
         await until(is_cold)
         assert "first process" in ((await engine.get("dev")).last_error or "")
+    # Whoever wakes it is to learn what became of its processes, though that was noticed before.
+    world.box.init_lives = True
+    async with engine.awake("dev", "a test"):
+        assert "first process" in ((await engine.get("dev")).last_error or "")
+    await engine.stop("dev")
+    async with engine.awake("dev", "a test"):
+        assert (await engine.get("dev")).last_error is None
 
 
 async def test_a_start_that_fails_says_so_and_leaves_nothing(start: Start, world: World) -> None:

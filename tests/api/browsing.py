@@ -65,7 +65,7 @@ class Page:
 def browser() -> Iterator[Page]:
     """A browser that knows nothing yet."""
     if CHROMIUM is None:
-        pytest.skip("needs chromium (scripts/test installs it)")
+        pytest.skip("needs chromium, which is no package on Ubuntu (on Debian scripts/test installs it)")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += ["--no-proxy-server", "--no-first-run", "--remote-debugging-port=0"]

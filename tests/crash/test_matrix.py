@@ -348,7 +348,9 @@ def test_revive(bench: Bench, point: str) -> None:
         bench.strike(point, victim, name, lambda: bench.request("POST", f"/revived{EXEC}"))
         server_died(bench, victim, point)
         assert bench.read(name, whole=False, patient=victim == "init") == f"{point}/{victim}"
-        assert "pilot" in bench.get("/revived")["last_error"]
+        said = bench.get("/revived")["last_error"]
+        # A pilot that had taken over before it saw init's end lets the sprite live until that is noticed.
+        assert "pilot" in said or (victim == "init" and "first process" in said), said
         # A pilot that dies while it takes over is the only loss of processes here but that of init.
         assert bench.lives(name) == (victim != "init" and (point, victim) != ("pilot:adopted", "itself"))
     bench.nothing_left(before)

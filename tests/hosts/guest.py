@@ -38,7 +38,7 @@ SLOWNESS = 20.0  # how many seconds one of a guest's may last, on a host that do
 _PACE = ("-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on")
 # All that Debian asks for, and the few instructions that spare a kernel much. More of them cost software
 # much: with every feature that QEMU knows, a boot takes 1.3 of the time and Python twice.
-_CPU = "qemu64,+fsgsbase,+rdrand"
+_CPU = "qemu64,-svm,+fsgsbase,+rdrand"
 
 
 @dataclass(frozen=True)

@@ -103,4 +103,6 @@ def _kind(directory: Path) -> str:
     """The type of the file system that ``directory`` lies on."""
     mounts = holders.parse(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     above = [mount for mount in mounts if directory.resolve().is_relative_to(mount.target)]
+    if not above:  # in a chroot, whose root is nobody's mount
+        return "file system"
     return max(reversed(above), key=lambda mount: len(mount.target)).fstype  # of several, the topmost

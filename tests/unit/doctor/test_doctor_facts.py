@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -79,3 +82,18 @@ def test_the_newest_kernel_is_taken(tmp_path: Path) -> None:
     found = boot.kernel(tmp_path)
     assert found is not None
     assert found.name == "vmlinuz-6.1.0-40-amd64"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_space_in_a_chroot(tmp_path: Path) -> None:
+    """There no mount is above the data directory."""
+    code = "import sys; from pathlib import Path; from spriggan.doctor import data; import os; "
+    code += "os.chroot(sys.argv[1]); os.chdir('/'); print(data._kind(Path('/')))"
+    (tmp_path / "proc").mkdir()
+    command = (
+        f'mount -t proc proc "$1/proc" && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} "$1"'
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", tmp_path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "file system"

@@ -17,7 +17,8 @@ from spriggan.image.command import Runner
 from spriggan.image.recipe import Recipe
 from spriggan.image.sources import Distribution, Source, host_sources, stanzas
 
-# What mmdebstrap's "minbase" holds; its documentation gives this set.
+# What mmdebstrap's "minbase" holds; its documentation gives this set. On Ubuntu apt is not among the
+# required packages, and is asked for.
 _MINIMAL = ("apt", "?essential", "?priority(required)")
 
 # How the host reaches its mirrors. The rest of its configuration (hooks, pins) is its own affair.
@@ -115,7 +116,7 @@ class Apt:
         options.write_text('Acquire::Languages "none";\nAPT::Install-Recommends "false";\n')
         self._runner.run(
             [
-                *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
+                *("mmdebstrap", "--mode=root", "--variant=minbase", "--include=apt", "--format=directory"),
                 *("--skip=update", f'--setup-hook={shlex.quote(str(hook))} "$1"', f"--aptopt={options}"),
                 *(f"--dpkgopt={line}" for line in _EXCLUDE),
                 *(self.distribution.codename, root, self.directory / "sources" / "image.sources"),

@@ -119,7 +119,9 @@ class SpriteReply(BaseModel):
     environment: dict[str, str]
     image: str = Field(description="Extension.")
     box: str = Field(description="Extension.")
-    last_error: str | None = Field(description="Why it is cold or stands still (extension).")
+    last_error: str | None = Field(
+        description="Why it is cold or stands still, or what was lost before it last started (extension)."
+    )
     awake_because: list[str] = Field(description="Who keeps it running (extension).")
     current_checkpoint: str | None = Field(description="Last created or restored (extension).")
 

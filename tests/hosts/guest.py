@@ -37,7 +37,8 @@ SLOWNESS = 20.0  # how many seconds one of a guest's may last, on a host that do
 # nothing in it runs into a time limit because the host is slow or busy.
 _PACE = ("-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=on")
 # All that Debian asks for, and the few instructions that spare a kernel much. More of them cost software
-# much: with every feature that QEMU knows, a boot takes 1.3 of the time and Python twice.
+# much: with every feature that QEMU knows, a boot takes 1.3 of the time and Python twice. No SVM:
+# QEMU stands still when a guest tries KVM on it.
 _CPU = "qemu64,-svm,+fsgsbase,+rdrand"
 
 

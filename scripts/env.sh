@@ -66,6 +66,8 @@ make_venv() {
 			"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[$1]" &&
 			touch "$stamp" || fail "Spriggan could not be installed into $venv" "the lines above say why"
 	fi
+	# Each start of a program would compile all of it again where Python may not write down what it compiled.
+	"$venv/bin/python" -m compileall -q "$root/src" || :
 	PATH=$venv/bin:$PATH
 	export PATH
 }

@@ -120,6 +120,7 @@ def command(
     require_root("running the server")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    heap.grow()
     with gate(data) as machine:
         # Loading the server takes longer than looking at the machine, so the one is done during the other.
         from spriggan.engine import Engine, Options  # noqa: PLC0415

@@ -34,9 +34,17 @@ def listing(*what: str, kind: str = "") -> list[dict[str, Any]]:
 
 
 def _run(arguments: list[str], script: str = "") -> subprocess.CompletedProcess[str]:
+    """nft's end. Raises ``Broken`` if it crashed: that of nftables 1.0.6 does so over tables that 1.1.3 has made."""
     try:
-        return subprocess.run(
+        result = subprocess.run(
             ["nft", *arguments], input=script, capture_output=True, text=True, errors="replace", check=False
         )
     except FileNotFoundError as error:
         raise MissingCapability("the program nft is missing", hint="apt-get install nftables") from error
+    if result.returncode < 0:
+        raise Broken(
+            f"nft was ended by signal {-result.returncode}",
+            hint="a newer nft, perhaps of a container, may have made tables that this one cannot read; does"
+            " `nft list tables` work?",
+        )
+    return result

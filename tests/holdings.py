@@ -24,8 +24,8 @@ Held = dict[str, list[str]]
 
 
 def held(server: Server) -> Held:
-    """What there is now, by kind; with all its spares, which a server makes when it is quiet."""
-    serving.until(lambda: not server.alive or len(spares(server)) == server.spares, what="the spares")
+    """What there is now, by kind; with all its spares."""
+    wait_for_spares(server)
     instance, data = server.instance, server.data
     pids = {pid for pid in processes(server) if not is_zygote(server, pid)}
     found = {
@@ -78,6 +78,11 @@ def spares(server: Server) -> list[str]:
             if not name and sprite_id not in known and (file.parent / "pilot").exists():
                 found.append(sprite_id)
     return found
+
+
+def wait_for_spares(server: Server) -> None:
+    """Until the server, if it runs, has as many as it is to have: it makes them when it is quiet."""
+    serving.until(lambda: not server.alive or len(spares(server)) == server.spares, what="the spares")
 
 
 def processes(server: Server) -> set[int]:
@@ -148,7 +153,9 @@ def _mounts(data: Path) -> list[str]:
 
 
 def _loop_devices(data: Path) -> list[str]:
-    names = {loop.backing_id(path): str(path.relative_to(data)) for path in data.rglob("*.img")}
+    # Not everywhere: in ``images`` whole systems are mounted.
+    files = [*data.glob("*.img"), *(data / "pool").rglob("*.img")]
+    names = {loop.backing_id(path): str(path.relative_to(data)) for path in files}
     found = []
     for device in loop.attached():
         if device.backing in names:

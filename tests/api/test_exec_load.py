@@ -102,7 +102,7 @@ async def test_a_hundred_sockets(server: serving.Server, sprite: Any) -> None:
                     first.create_task(load.steady(number, waits=False))
         assert server._process is not None
         pids = [server._process.pid, serving.pilot(server, sprite.name)]
-        serving.until(lambda: len(holdings.spares(server)) == server.spares, what="the spares")
+        holdings.wait_for_spares(server)
         before = _resident(pids), _processes(server), _files(server)
         for number in range(STEADY):
             clients.create_task(load.steady(number))

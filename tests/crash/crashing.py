@@ -296,7 +296,7 @@ class Bench:
         """
         if before is None:
             self.stop_all()
-        until(lambda: len(holdings.spares(self.server)) == self._spares, what="the spares")
+        holdings.wait_for_spares(self.server)
         known = []
         for sprite in self.get("")["sprites"]:
             known.append(f"disks/{sprite['id']}")

@@ -213,6 +213,31 @@ def test_restore_of_a_cold_sprite(bench: Bench, point: str) -> None:
     bench.nothing_left(before)
 
 
+def test_restore_of_a_sprite_that_has_just_ended(bench: Bench) -> None:
+    """Its pilot, which would have gone a moment later, stays with the restored one."""
+    subject(bench, "restored")
+    before = bench.held()
+    answer = Answer(None, "")
+    for _ in range(5):  # on a busy machine that moment may be over
+        bench.write("restored", "ends")
+        pilot = bench.pids_of("pilot", "restored")
+        answer = bench.strike(
+            "restore:prepared",
+            "init",
+            "restored",
+            lambda: bench.request("POST", "/restored/checkpoints/v1/restore"),
+        )
+        if answer.ok:
+            time.sleep(1)
+            assert bench.pids_of("pilot", "restored") == pilot
+            assert bench.get("/restored")["last_error"] is None
+            assert bench.read("restored", whole=False) == "base"
+            break
+        bench.read("restored", whole=False, patient=True)
+    assert answer.ok, answer
+    bench.nothing_left(before)
+
+
 def check_restore(bench: Bench, point: str, victim: str, state: str) -> None:
     known, path = bench.checkpoints("restored"), "/restored/checkpoints/v1/restore"
     answer = bench.strike(point, victim, "restored", lambda: bench.request("POST", path))

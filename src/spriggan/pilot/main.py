@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -34,6 +32,7 @@ from spriggan.pilot.inner.container import Container
 from spriggan.pilot.inner.egress import Egress
 from spriggan.pilot.inner.kit import Kit
 from spriggan.pilot.inner.resolver import Resolver
+from spriggan.pilot.report import Report
 from spriggan.pilot.retirement import Retirement
 from spriggan.wire.policy import NetworkPolicy
 from spriggan.wire.spec import SpriteSpec, Uplink
@@ -65,26 +64,24 @@ def run(spec_file: Path, *, netns: int, report: int, kit: Kit) -> None:
     ``"disk": true`` if it is that the disk does not mount. A pilot that nobody waits for any more ends:
     whoever asked for it is dead, and others may start the sprite. One of a spare ends when that is up.
     """
-    spec = SpriteSpec.from_json(spec_file.read_text())
+    spec, told = SpriteSpec.from_json(spec_file.read_text()), Report(report)
     try:
         _leave_the_zygote(spec)
         previous = keeper.find(Path(spec.run_dir))
-        world = _take_over(spec, previous, kit) if previous else _set_up(spec, netns, report, kit)
+        world = _take_over(spec, previous, kit) if previous else _set_up(spec, netns, told, kit)
     except BaseException as error:
         traceback.print_exc()
-        _report(
-            report, {"error": str(error) or repr(error), "disk": isinstance(error, root.DiskDoesNotMount)}
-        )
+        told.say({"error": str(error) or repr(error), "disk": isinstance(error, root.DiskDoesNotMount)})
         os._exit(1)
     if spec.is_spare:
         faults.point("pilot:spare")
-        _report(report, {"ok": True})
+        told.say({"ok": True})
         return  # the keeper holds what another pilot needs, when there is a sprite to serve
     try:
-        asyncio.run(_serve(world, report))
+        asyncio.run(_serve(world, told))
     except BaseException as error:
         traceback.print_exc()
-        _report(report, {"error": str(error) or repr(error)})
+        told.say({"error": str(error) or repr(error)})
         os._exit(1)
 
 
@@ -123,7 +120,7 @@ def _leave_the_zygote(spec: SpriteSpec) -> None:
     faults.point("pilot:cgroup")
 
 
-def _set_up(spec: SpriteSpec, netns: int, report: int, kit: Kit) -> World:
+def _set_up(spec: SpriteSpec, netns: int, report: Report, kit: Kit) -> World:
     """Make the sprite's namespaces and start its container."""
     run_dir = Path(spec.run_dir)
     host_network = namespaces.open_namespace("self", "net")
@@ -153,7 +150,7 @@ def _set_up(spec: SpriteSpec, netns: int, report: int, kit: Kit) -> World:
         container = Container(spec, kit, staging=staging, userns=userns, netns=inner_network)
         # From its cgroup this process is found and ended by whoever comes after a dead server; one that
         # had not got that far must not mount the disk beside its successor.
-        _still_wanted(report)
+        report.still_wanted()
         container.start()
     return World(spec, held, container, new=True, automount=automount)
 
@@ -188,7 +185,7 @@ def _listen(path: Path, mode: int) -> int:
     return listener.detach()
 
 
-async def _serve(world: World, report: int) -> None:
+async def _serve(world: World, report: Report) -> None:
     """Run both apps and the resolver until SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -211,17 +208,18 @@ async def _serve(world: World, report: int) -> None:
     )
     apps.server.router.routes.extend(retirement.routes())
     faults.point("pilot:ready")
-    if not _report(report, {"ok": True, "init_pid": world.container.init_pid}):
+    if not report.say({"ok": True, "init_pid": world.container.init_pid}):
         raise OSError("the server died while the sprite was starting")
     faults.point("pilot:reported")
-    ends = (stop.wait(), retirement.agreed.wait(), world.container.died())
+    ends = (stop.wait(), retirement.agreed.wait(), world.container.died(LAST_WORDS_S))
     await asyncio.wait([asyncio.create_task(end) for end in ends], return_when=asyncio.FIRST_COMPLETED)
     if retirement.agreed.is_set():
         return  # nobody is connected, and there is nothing to tidy up
     if not stop.is_set():
-        # Nothing is left to serve. A pilot that is gone too tells the server, which then goes to cold.
-        await asyncio.sleep(LAST_WORDS_S)
-        raise OSError("the container ended")
+        # Nothing is left to serve. A pilot that is gone too tells the server, which then goes to cold; and
+        # connections that break off here, which it can explain. Cancelled, they would be told of a defect.
+        print("the container ended", file=sys.stderr)
+        os._exit(1)
     for server in servers:
         await server.shutdown()
     await resolver.close()
@@ -279,20 +277,3 @@ async def _listen_on(
     server.lifespan = LifespanOff(config)
     await server.startup(sockets=[socket.socket(fileno=listener)])
     return server
-
-
-def _still_wanted(report: int) -> None:
-    """Raise ``OSError`` if nobody waits for the report any more."""
-    poll = select.poll()
-    poll.register(report, 0)  # a pipe without a reader shows as an error
-    if poll.poll(0):
-        raise OSError("the server died while the sprite was starting")
-
-
-def _report(report: int, message: dict[str, object]) -> bool:
-    """Say how it went; False if nobody waits for the report any more."""
-    with suppress(OSError):
-        os.write(report, json.dumps(message).encode() + b"\n")
-        os.close(report)
-        return True
-    return False

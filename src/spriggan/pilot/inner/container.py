@@ -74,15 +74,23 @@ class Container:
         """The sprite's disk as it is mounted for the pilot alone, with the ids that are on it."""
         return self._staging / root.OWN_DISK
 
-    async def died(self) -> None:
-        """Wait until the container has ended without having been told to."""
+    async def died(self, patience: float) -> None:
+        """Wait until the container has ended by itself, and nobody has touched it for ``patience`` seconds after.
+
+        A restore that comes upon one that has just ended starts the next, as if it had not.
+        """
         while True:
             pid = self.init_pid
             if pid:
                 await processes.ended(pid)
-            if pid and pid == self.init_pid and not self._stopping:
-                return
+                if self._ended_by_itself(pid):
+                    await asyncio.sleep(patience)
+                    if self._ended_by_itself(pid):
+                        return
             await asyncio.sleep(BOUNCE_CHECK_S)  # it is being stopped and started
+
+    def _ended_by_itself(self, pid: int) -> bool:
+        return pid == self.init_pid and not self._stopping
 
     def start(self) -> None:
         """Mount the root and run the container. Blocks. Raises ``OSError`` with the cause."""
@@ -173,7 +181,8 @@ class Container:
                     with self._null() as fd:
                         where = os.path.relpath(path, self._spec.run_dir)
                         pid = await self._exec(process, fd, fd, fd, console=where)
-                    master = await asyncio.wait_for(receiving, START_TIMEOUT_S)
+                    async with asyncio.timeout(START_TIMEOUT_S):
+                        master = await receiving
                 finally:
                     receiving.cancel()
         return pid, master

@@ -87,7 +87,8 @@ async def test_a_watched_list_tells_of_every_change(
         await asyncio.sleep(0.01)
     await asyncio.to_thread(serving.run, sprite, "true")
     await asyncio.to_thread(sprite.delete)
-    await asyncio.wait_for(watching, 30)
+    async with asyncio.timeout(30):
+        await watching
     statuses = [line["status"] for line in seen if line.get("name") == name]
     assert list(dict.fromkeys(statuses)) == ["cold", "running", "destroyed"]
     assert all({"timestamp", "org"} <= line.keys() for line in seen)

@@ -273,7 +273,8 @@ class ContainerBox:
                 os.close(writer)
             faults.point("start:forked")
             try:
-                line = await asyncio.wait_for(report.readline(), START_TIMEOUT_S)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    line = await report.readline()
             except TimeoutError as error:
                 raise Broken(f"The pilot said nothing for {START_TIMEOUT_S:.0f} s.") from error
         message = json.loads(line) if line else {"error": "it ended without a word"}

@@ -93,7 +93,8 @@ class Spares:
                 continue
             pause, failed = PAUSES_S[0], False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._missing.wait(), ROUND_S)
+                async with asyncio.timeout(ROUND_S):
+                    await self._missing.wait()
 
     async def close(self) -> None:
         """Remove them; ``run`` has ended."""

@@ -35,7 +35,8 @@ async def watch(core: Core, prefix: str, heartbeat_s: float) -> AsyncIterator[Ch
             yield Change(sprite)
         known = now
         try:
-            await asyncio.wait_for(upcoming.wait(), heartbeat_s)
+            async with asyncio.timeout(heartbeat_s):
+                await upcoming.wait()
         except TimeoutError:
             yield Change(None)
 

@@ -108,7 +108,8 @@ class Attachment:
             if session.ended:
                 return
             try:
-                await asyncio.wait_for(changed.wait(), idle)
+                async with asyncio.timeout(idle):
+                    await changed.wait()
             except TimeoutError:
                 yield None
 

@@ -74,7 +74,7 @@ class Route:
     source: Address | None
 
 
-class _Connection:
+class Connection:
     """A connection to a part of the kernel, in the network namespace of the thread that made it."""
 
     def __init__(self, part: int) -> None:
@@ -108,7 +108,7 @@ class _Connection:
             return b""
 
 
-class Netlink(_Connection):
+class Netlink(Connection):
     """Every method raises ``OSError`` with the kernel's errno and what was tried."""
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Netlink(_Connection):
 def forget_connections() -> None:
     """Let the kernel take every packet of this network namespace for the first one of its connection."""
     kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
-    with _Connection(NETLINK_NETFILTER) as connection:
+    with Connection(NETLINK_NETFILTER) as connection:
         connection.request(kind, NLM_F_ACK, _NETFILTER.pack(0, 0, 0), "forget the connections")
 
 

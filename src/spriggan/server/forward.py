@@ -16,11 +16,14 @@ import h11
 from starlette.types import Message, Receive, Scope, Send
 
 from spriggan.errors import Broken, InvalidRequest
+from spriggan.linux.unread import Reader
 from spriggan.server.link import Link
 
 # A pilot's frames are far smaller. What is longer cannot be a frame, and goes on in pieces.
 MAX_CHUNK = 4 << 20
 BUSY_GAPS = 20  # how often at most a chunk waits once more because the machine is busy
+UNREAD_S = 5.0  # how long at most a chunk waits for the client to read the one before
+UNREAD_CHECK_S = 0.002
 MAX_INTERIM = 16
 
 # Of one connection (RFC 9110, 7.6.1).
@@ -61,7 +64,7 @@ async def forward(
     """
     async with Link(socket) as link:
         connection = h11.Connection(h11.CLIENT)
-        response = _Response(send, gap)
+        response = _Response(send, gap, _reader(scope) if gap else None)
         sending = upload(receive, connection, link, _request(scope, target))
         try:
             await exchange(sending, _download(connection, link, response))
@@ -72,6 +75,14 @@ async def forward(
                     hint="try again; the pilot's log has the details",
                 ) from error
             # uvicorn closes a connection whose response is not complete, so the client notices.
+
+
+def _reader(scope: Scope) -> Reader | None:
+    """Who reads the response, unless it comes by a Unix socket."""
+    try:
+        return Reader(scope["server"], scope["client"])
+    except (TypeError, ValueError):
+        return None
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], without: Collection[bytes] = NOT_FORWARDED) -> Headers:
@@ -153,10 +164,11 @@ async def _write(connection: h11.Connection, link: Link, event: h11.Event) -> No
 class _Response:
     """The client's side of the response."""
 
-    def __init__(self, send: Send, gap: float) -> None:
+    def __init__(self, send: Send, gap: float, reader: Reader | None) -> None:
         self.started = False
         self._send = send
         self._gap = gap
+        self._reader = reader
         self._last = -gap
 
     async def start(self, response: h11.Response) -> None:
@@ -173,15 +185,20 @@ class _Response:
     async def _keep_apart(self) -> None:
         """Wait until the last chunk is ``gap`` old, by a clock that stands still while the machine is too busy.
 
-        A client takes what it reads at once for one chunk. Where even we are run late, so may it be.
+        A client takes what it reads at once for one chunk. Where even we are run late, so may it be; one
+        on this machine is also waited for until it has read.
         """
         for _ in range(BUSY_GAPS):
             before = time.monotonic()
             wait = max(self._last + self._gap - before, 0.0)
             await asyncio.sleep(wait)
-            self._last, late = time.monotonic(), time.monotonic() - before - wait
-            if late < self._gap / 2:
-                return
+            self._last = time.monotonic()
+            if self._last - before - wait < self._gap / 2:
+                break
+        end = time.monotonic() + UNREAD_S
+        while self._reader and self._reader.unread() and time.monotonic() < end:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(UNREAD_CHECK_S)
+        self._last = time.monotonic()
 
 
 async def _download(connection: h11.Connection, link: Link, response: _Response) -> None:

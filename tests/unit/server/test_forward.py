@@ -32,12 +32,14 @@ def test_chunks_keep_their_boundaries(server: Running, sprite: str) -> None:
         assert raw_chunks(connection) == [*FRAMES, b"\x01hello"]
 
 
-def test_frames_do_not_come_together(server: Running, sprite: str) -> None:
-    """The official JavaScript client takes what it reads at once for one frame."""
+@pytest.mark.parametrize("delay", [0.0, 0.3], ids=["at-once", "late"])
+def test_frames_do_not_come_together(server: Running, sprite: str, delay: float) -> None:
+    """The official JavaScript client takes what it reads at once for one frame, however late that is."""
     with server.connect() as connection:
         connection.sendall(head("POST", f"/v1/sprites/{sprite}/exec?cmd=x"))
         reads = []
         while not reads or not reads[-1].endswith(b"0\r\n\r\n"):
+            time.sleep(delay)
             reads.append(connection.recv(1 << 20))
     assert len(reads) >= len(FRAMES)
     assert not any(b"\x01out\r\n" in data and b"\x02err\r\n" in data for data in reads)

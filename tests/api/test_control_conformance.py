@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
@@ -109,6 +110,14 @@ def test_given_up_python(controlled: Any) -> None:
         assert done.returncode == 0 and done.stdout.endswith(b"new\n")
 
 
+@proves("control: a command that was given up with its input unread does not hold up the next", PYTHON)
+def test_given_up_with_input_python(controlled: Any) -> None:
+    with pytest.raises(Exception, match="timed out"):
+        controlled.command("sleep", "1000", stdin=io.BytesIO(bytes(1_000_000)), timeout=1).run()
+    done = controlled.run("echo", "new", capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"new\n")
+
+
 @proves("control: many connections at once", PYTHON)
 async def test_many_python(server: serving.Server, shared: Any) -> None:
     """One after another in each client: its pool loses operations that start while another one ends."""
@@ -149,6 +158,41 @@ async def test_racing_client(server: serving.Server, shared: Any) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         await connect(server, shared, "sprites-go-sdk/1.0").__aenter__()
     assert refused.value.response.status_code == 404
+
+
+@proves("control: a sprite that is destroyed ends its connections in order", PYTHON)
+def test_destroyed_python(server: serving.Server, new_name: Any) -> None:
+    with server.client(control_mode=True) as client, ThreadPoolExecutor(1) as beside:
+        sprite = client.create_sprite(new_name())
+        waiting = beside.submit(sprite.run, "sleep", "1000")
+        serving.until(lambda: sprite.list_sessions())
+        server.client().delete_sprite(sprite.name)
+        with pytest.raises(Exception, match=r"1012 \(service restart\).* stopped or destroyed"):
+            waiting.result(30)
+
+
+@proves("control: a sprite that is destroyed ends its connections in order", JAVASCRIPT)
+def test_destroyed_javascript(server: serving.Server, shared: Any, new_name: Any) -> None:
+    """The client throws where nobody can catch it when an idle connection just breaks."""
+    script = """
+        const own = await client.createSprite(args.own);
+        const connection = await own.getControlConnection();
+        const end = new Promise((resolve) => connection.once("close", () => resolve("closed")));
+        await own.delete();
+        say([await end, connection.isClosed()]);
+    """
+    assert nodejs.run(server, shared, script, own=new_name()) == [["closed", True]]
+
+
+@proves("control: a server that is stopped ends its connections in order", PLAIN)
+async def test_stopped() -> None:
+    with serving.server() as own:
+        own.start()
+        sprite = own.client().create_sprite("open")
+        async with connect(own, sprite) as socket:
+            await asyncio.to_thread(own.stop)
+            with pytest.raises(websockets.ConnectionClosed, match=r"1012 .* the server was stopped"):
+                await socket.recv()
 
 
 @proves("control: attach", PLAIN)

@@ -4,6 +4,9 @@ uvicorn gives a connection that asks for an upgrade to ``Tunnel``, with the requ
 head is checked and sent on to the pilot; from the pilot's 101 on, both directions are pipes.
 Until then nothing the client sends is passed on, and a refusal ends the connection: a second
 request in it would otherwise reach the pilot past every check.
+
+What ends without a closing frame, because the sprite is stopped or the server is, gets one here. It
+says why; and one official client throws where nobody can catch it when a connection just breaks.
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from uvicorn.server import ServerState
 from spriggan.engine import Engine
 from spriggan.errors import Broken, InvalidRequest, SprigganError
 from spriggan.server import version
-from spriggan.server.attention import Attention, Messages
+from spriggan.server.attention import Attention
 from spriggan.server.auth import identify
 from spriggan.server.errors import HeadTooLarge, NoSuchEndpoint, error_response, internal_error
 from spriggan.server.forward import NOT_FORWARDED, Headers, made_request
 from spriggan.server.gateway import Gateway, shown
 from spriggan.server.link import READ_SIZE, Link
 from spriggan.server.service import no_answer
+from spriggan.server.websocket import SERVICE_RESTART, Frames, closing_frame
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ HANDSHAKE_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 10.0
 # How long what a client still sends is taken and dropped.
 LINGER_TIMEOUT = 5.0
+# Why a connection ends that nobody has closed.
+PILOT_ENDED = "the sprite was stopped or destroyed, or its pilot has died"
+SERVER_ENDED = "the server was stopped; sessions go on, and can be attached to again"
 
 # What a sprite serves over WebSocket, below /v1/sprites/{name}.
 ENDPOINTS = re.compile(
@@ -147,7 +154,9 @@ class Tunnel(asyncio.StreamReaderProtocol):
                     stack.push_async_callback(attention.close)
                     await attention.call()
                     await hold.aclose()
-                await _pipe(self._reader, client, link, attention)
+                frames = Frames()
+                frames.feed(first_bytes or b"")
+                await _pipe(self._reader, client, link, attention, frames)
 
     async def _open_url(self, client: asyncio.StreamWriter, head: h11.Request, sprite: str) -> None:
         """A WebSocket of a program in the sprite."""
@@ -163,7 +172,7 @@ class Tunnel(asyncio.StreamReaderProtocol):
             async with self._gateway.reach(visit, what) as (link, _):
                 answer, first_bytes = await _handshake(request, link, no_answer)
                 if self._answer(client, answer, first_bytes, []):
-                    await _pipe(self._reader, client, link, None)
+                    await _pipe(self._reader, client, link)
         except SprigganError as error:
             raise visit.told(error) from error
 
@@ -295,36 +304,49 @@ def whole_response(error: SprigganError) -> bytes:
 
 
 async def _pipe(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link, attention: Attention | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    link: Link,
+    attention: Attention | None = None,
+    frames: Frames | None = None,
 ) -> None:
-    """Copy both ways until the pilot ends, or the client has gone and the pilot had time to notice."""
+    """Copy both ways until the pilot ends, or the client has gone and the pilot had time to notice.
+
+    With ``frames``, which follow what the client is sent, its WebSocket is closed if it was not.
+    """
     upward = asyncio.create_task(_copy_up(reader, link, attention))
-    downward = asyncio.create_task(_copy_down(link, writer))
+    downward = asyncio.create_task(_copy_down(link, writer, frames))
+    reason = SERVER_ENDED
     try:
         await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
         # What the pilot has said is for the client, also when the pilot no longer listens.
         await asyncio.wait({downward}, timeout=FAREWELL_TIMEOUT)
+        reason = PILOT_ENDED
     finally:
         for task in (upward, downward):
             task.cancel()
         await asyncio.gather(upward, downward, return_exceptions=True)
+        if frames is not None and frames.between and not frames.closed and not reader.at_eof():
+            writer.write(closing_frame(SERVICE_RESTART, reason))
 
 
 async def _copy_up(reader: asyncio.StreamReader, link: Link, attention: Attention | None) -> None:
     """From the client to the pilot, no faster than the pilot reads."""
-    messages = Messages()
+    frames = Frames()
     try:
         while data := await reader.read(READ_SIZE):
-            if attention is not None and messages.feed(data):
+            if attention is not None and frames.feed(data):
                 await attention.call()
             await link.write(data)
     finally:
         link.end()
 
 
-async def _copy_down(link: Link, writer: asyncio.StreamWriter) -> None:
+async def _copy_down(link: Link, writer: asyncio.StreamWriter, frames: Frames | None) -> None:
     """From the pilot to the client, no faster than the client reads."""
     while data := await link.read():
+        if frames is not None:
+            frames.feed(data)
         writer.write(data)
         await writer.drain()
 

@@ -37,7 +37,7 @@ def head(method: str, path: str, *headers: str, host: str = "Host: h") -> bytes:
     return "\r\n".join([*filter(None, lines), "", ""]).encode()
 
 
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for ``condition``."""
     end = time.monotonic() + seconds
     while not condition():
@@ -60,8 +60,8 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        connection.settimeout(10)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection.settimeout(30)
         return connection
 
 
@@ -103,10 +103,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    made = started.get(timeout=10)
+    made = started.get(timeout=60)
     yield made
     made.loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -126,7 +126,7 @@ def listener(server: Running, short_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(server.engine.pilot_socket))
         made.listen()
-        made.settimeout(10)
+        made.settimeout(30)
         yield made
 
 

@@ -698,7 +698,7 @@ def test_words_that_nobody_asked_for(service: Service, browser: httpx.Client) ->
     made = goes_on(service)
     assert browser.get("/", headers=AUTH).text == "hi"
     made[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-    assert service.ended.acquire(timeout=10)
+    assert service.ended.acquire(timeout=30)
     assert browser.get("/", headers=AUTH).text == "hi"
     assert len(made) == 2
 
@@ -741,7 +741,7 @@ def test_a_connection_is_not_kept_for_long(
     monkeypatch.setattr(kept, "FOR_S", 0.3)
     made = goes_on(service)
     assert browser.get("/", headers=AUTH).text == "hi"
-    assert service.ended.acquire(timeout=10)
+    assert service.ended.acquire(timeout=30)
     while not service.ended.acquire(blocking=False):  # also one that is used all the time
         assert browser.get("/", headers=AUTH).text == "hi"
     assert len(made) <= 3
@@ -766,7 +766,7 @@ def test_so_many_are_kept(
             connection.sendall(request("GET / HTTP/1.1"))
         for connection in clients:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-    assert service.ended.acquire(timeout=10)
+    assert service.ended.acquire(timeout=30)
 
 
 def test_a_kept_connection_lets_nobody_in(

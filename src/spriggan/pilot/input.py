@@ -6,9 +6,14 @@ import asyncio
 import os
 from collections import deque
 
-# So much may wait for the command before the client is made to wait. It is enough that a signal
-# sent after some unread input still gets through, and little enough to be no memory problem.
+# So much may wait for the command before the client is made to wait, which is all that it takes to
+# be fast. A client that waits is not heard: its signals, its next operation and its pings, without
+# whose answers it gives the connection up, come behind its input. So for a command that is slow to
+# read more is taken, as long as all commands of a sprite together do not cost too much memory.
 WAITING = 256 << 10
+SLOW_AFTER_S = 2.0
+SLOW_WAITING = 16 << 20
+SLOW_TOGETHER = 64 << 20
 
 
 class Input:
@@ -17,8 +22,11 @@ class Input:
     Several clients may write at once: what each hands over stays together.
     """
 
+    _together = 0  # bytes that wait, of all inputs
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._slow = False
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._ending = False
@@ -27,12 +35,16 @@ class Input:
 
     async def write(self, data: bytes) -> None:
         """Hand over ``data``; waits while too much is waiting. What comes after the end is dropped."""
-        while self._size >= WAITING and self._fd >= 0:
+        while self._full and self._fd >= 0:
             self._progress.clear()
-            await self._progress.wait()
+            try:
+                async with asyncio.timeout(SLOW_AFTER_S):
+                    await self._progress.wait()
+            except TimeoutError:
+                self._slow = True
         if self._fd >= 0 and not self._ending and data:
             self._queue.append(memoryview(data))
-            self._size += len(data)
+            self._count(len(data))
             self._flush()
 
     def end(self) -> None:
@@ -48,14 +60,24 @@ class Input:
             os.close(self._fd)
             self._fd = -1
         self._queue.clear()
-        self._size = 0
+        self._count(-self._size)
         self._progress.set()
+
+    @property
+    def _full(self) -> bool:
+        if self._slow:
+            return self._size >= SLOW_WAITING or Input._together >= SLOW_TOGETHER
+        return self._size >= WAITING
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        Input._together += size
 
     def _flush(self) -> None:
         try:
             while self._queue:
                 written = os.write(self._fd, self._queue[0])
-                self._size -= written
+                self._count(-written)
                 self._queue[0] = self._queue[0][written:]
                 if not self._queue[0]:
                     self._queue.popleft()
@@ -65,6 +87,7 @@ class Input:
             self.close()  # nobody reads any more
             return
         if self._size < WAITING:
+            self._slow = False
             self._progress.set()
         if not self._queue:
             self._watch(False)

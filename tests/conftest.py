@@ -18,6 +18,9 @@ settings.load_profile("spriggan")
 
 # Who is told to end, and not by a keyboard, leaves nothing on the machine either.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# A job in the background of a shell has this one ignored. It still is, but not in the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 _numbers = itertools.count(1)
 

@@ -139,7 +139,7 @@ def test_a_watched_list_goes_on_until_ctrl_c(server: serving.Server, new_name: C
     while json.loads(watching.stdout.readline())["status"] != "destroyed":
         pass
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(10) == 130
+    assert watching.wait(30) == 130
 
 
 @proves("cli: create opens a console on a terminal", COMMAND_LINE)

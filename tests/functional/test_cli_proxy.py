@@ -64,7 +64,7 @@ def test_ports_are_reached_from_here(server: serving.Server, sprite: Any) -> Non
         refused = server.cli("proxy", "-s", sprite.name, "-W", "localhost:7999", input=b"")
         assert refused.returncode == 1 and b"hint" in refused.stderr
         proxying.send_signal(signal.SIGINT)
-        assert proxying.wait(10) == 0
+        assert proxying.wait(30) == 0
     finally:
         for process in (proxying, listening):
             process.kill()

@@ -70,7 +70,7 @@ def test_one_that_stands_still(group: Group, start: Start) -> None:
     group.child("below").freeze()
     group.kill()
     assert group.pids() == set()
-    assert stopped.wait(10) == frozen.wait(10) == -signal.SIGKILL
+    assert stopped.wait(30) == frozen.wait(30) == -signal.SIGKILL
 
 
 def test_its_own_processes_but_for_those_to_spare(group: Group, start: Start) -> None:
@@ -80,5 +80,5 @@ def test_its_own_processes_but_for_those_to_spare(group: Group, start: Start) ->
         start("exec sleep 1000", group.child("below")),
     )
     group.kill_own(spare={spared.pid})
-    assert ended.wait(10) == -signal.SIGKILL
+    assert ended.wait(30) == -signal.SIGKILL
     assert spared.poll() is None and below.poll() is None

@@ -11,16 +11,20 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import guest_base
 import guest_root
 import pytest
 
 import serving
+
+T = TypeVar("T")
 
 QEMU = "qemu-system-x86_64"
 _PROGRAMS = {
@@ -31,7 +35,7 @@ _PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "setpriv": "util-linux",
 }
-BOOT_PATIENCE_S = 900.0
+BOOT_PATIENCE_S = 1800.0
 SLOWNESS = 20.0  # how many seconds one of a guest's may last, on a host that does much else
 # One processor, and a nanosecond a machine instruction: the guest's clock goes with its work, so that
 # nothing in it runs into a time limit because the host is slow or busy.
@@ -40,6 +44,8 @@ _PACE = ("-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0,sleep=o
 # much: with every feature that QEMU knows, a boot takes 1.3 of the time and Python twice. No SVM:
 # QEMU stands still when a guest tries KVM on it.
 _CPU = "qemu64,-svm,+fsgsbase,+rdrand"
+
+_running: set[Guest] = set()
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Guest:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
             )
+        _running.add(self)
         deadline = time.monotonic() + 30
         self._socket = socket.socket(socket.AF_UNIX)
         while True:
@@ -122,6 +129,7 @@ class Guest:
 
     def kill(self) -> None:
         """What a power cut is for the guest."""
+        _running.discard(self)
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
@@ -152,6 +160,20 @@ class Guest:
             *lines, self._pending = self._pending.split(b"\n")
             self._messages.extend(json.loads(line) for line in lines)
         return self._messages.popleft()
+
+
+def side_by_side(works: Sequence[Callable[[], T]]) -> list[Future[T]]:
+    """What became of each, all done at once. An interrupt ends all guests, and so whoever waits for one."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        futures = [pool.submit(work) for work in works]
+        try:
+            wait(futures)
+        except BaseException:
+            while wait(futures, timeout=0.2).not_done:
+                for machine in list(_running):
+                    machine.kill()
+            raise
+    return futures
 
 
 def require() -> None:

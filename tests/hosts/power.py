@@ -7,8 +7,8 @@ import random
 import socket
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import write_log
 from spriggan.image.command import Runner
 
 KERNEL = "6.12"
-PATIENCE_S = 900.0  # between two reports
+PATIENCE_S = 1800.0  # between two reports
 SIZE = "16G"  # of the data's disk, sparse
 PYTHON = f"{guest_base.VENV}/bin/python"
 INSIDE = "/checkout/tests/hosts/inside"
@@ -136,12 +136,11 @@ def inventories(directory: Path, images: dict[str, Path]) -> dict[str, dict[str,
     """What servers find on these disks, by their names: some in each of two guests, one after the other."""
     names = list(images)
     shares = [names[0::2], names[1::2]]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        running = [
-            pool.submit(_take_inventories, directory / f"look{n}", {name: images[name] for name in share})
-            for n, share in enumerate(shares)
-        ]
-    return {name: found for future in running for name, found in future.result().items()}
+    works = [
+        partial(_take_inventories, directory / f"look{n}", {name: images[name] for name in share})
+        for n, share in enumerate(shares)
+    ]
+    return {name: found for done in guest.side_by_side(works) for name, found in done.result().items()}
 
 
 def _take_inventories(directory: Path, images: dict[str, Path]) -> dict[str, dict[str, Any]]:

@@ -9,8 +9,8 @@ import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import guest
@@ -60,9 +60,10 @@ def guests() -> Iterator[Guests]:
 
 def on_each(guests: Guests, check: Callable[[str, guest.Guest], None]) -> None:
     """Do the same on all guests at once; all failures are reported."""
-    with ThreadPoolExecutor(len(guests)) as pool:
-        running = {kernel: pool.submit(check, kernel, machine) for kernel, machine in guests.items()}
-    failed = {kernel: future.exception() for kernel, future in running.items() if future.exception()}
+    done = guest.side_by_side([partial(check, kernel, machine) for kernel, machine in guests.items()])
+    failed = {
+        kernel: future.exception() for kernel, future in zip(guests, done, strict=True) if future.exception()
+    }
     assert not failed, "\n\n".join(f"Linux {kernel}: {error}" for kernel, error in failed.items())
 
 

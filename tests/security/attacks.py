@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -94,6 +95,11 @@ class Attack:
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was made to end, and did not end by a mistake of its own."""
+        return self._process.poll() == 128 + signal.SIGKILL
 
     @property
     def full(self) -> str | None:

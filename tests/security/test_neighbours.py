@@ -122,8 +122,11 @@ while True:
 """,
     "page tables": """
 import mmap
+MAP_NORESERVE = 0x4000  # which Python has a name for since 3.13
+kept = []
 while True:
-    part = mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    part = mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    kept.append(part)
     for place in range(0, 1 << 30, 2 << 20):
         part[place]
 """,
@@ -199,6 +202,7 @@ def test_memory(server: serving.Server, hog: Any, neighbour: Any, shape: str) ->
         works(server, neighbour)
         wait_for(lambda: attack.ended or attack.full is not None)
         works(server, neighbour)
+    assert attack.killed or attack.full is not None, attack.words
     with server.http() as http:
         assert http.post(f"/v1/sprites/{hog.name}/stop").status_code == 200
     works(server, hog)
@@ -252,6 +256,7 @@ def test_buffers_of_sockets(server: serving.Server, hog: Any, neighbour: Any, ki
             time.sleep(0.05)
         works(server, neighbour)
         most = max(most, buffered(kind))
+    assert attack.killed or attack.full is not None, attack.words
     assert most - before < 256 << 20
 
 

@@ -61,7 +61,7 @@ def pool(bench):
     return bench.pool
 
 
-def wait_for(condition, seconds=5.0):
+def wait_for(condition, seconds=30.0):
     """Whether ``condition`` became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -43,6 +43,8 @@ def shell(default_store, tmp_path):
 
     def run(script):
         assemble = (
+            # By mount(2): with the newer calls one option may have 256 bytes at most, and the layers' paths are long.
+            "export LIBMOUNT_FORCE_MOUNT2=always\n"
             f"mount -t overlay none -o lowerdir={lower},upperdir=upper,workdir=work root\n"
             "mount -t proc none root/proc; mount -t tmpfs none root/tmp; mount --rbind /dev root/dev\n"
             'exec chroot root su --login sprite --command "$0"\n'

@@ -114,12 +114,12 @@ def resolving(
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        ready.wait(5)
+        ready.wait(30)
         assert not failures
-        yield lambda work: asyncio.run_coroutine_threadsafe(work, loops[0]).result(10)
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loops[0]).result(30)
     finally:
         end.set()
-        thread.join(5)
+        thread.join(30)
         assert not failures
 
 

@@ -67,7 +67,7 @@ def test_a_change_ends_what_is_no_longer_allowed(world: World, guarded: Any) -> 
     mine, theirs = socket.socketpair()
 
     def talk() -> bool:
-        with socket.create_connection((FAR4, PORT + 1), timeout=5) as connection:
+        with socket.create_connection((FAR4, PORT + 1), timeout=30) as connection:
             connection.sendall(b"1")
             assert connection.recv(1) == b"1"
             theirs.sendall(b"x")  # the policy changes now
@@ -96,7 +96,7 @@ def test_a_change_ends_what_is_no_longer_allowed(world: World, guarded: Any) -> 
     changing = threading.Thread(target=change, daemon=True)
     changing.start()
     assert sprite.run(talk) is False
-    changing.join(5)
+    changing.join(30)
     listener.close()
 
 

@@ -15,7 +15,7 @@ from pilot_client import Pilot
 @pytest.fixture
 def inner(pilot: Pilot) -> Iterator[httpx.AsyncClient]:
     transport = httpx.AsyncHTTPTransport(uds=str(pilot.directory / "inner.sock"))
-    return httpx.AsyncClient(transport=transport, base_url="http://sprite", timeout=10)
+    return httpx.AsyncClient(transport=transport, base_url="http://sprite", timeout=30)
 
 
 @asynccontextmanager
@@ -37,7 +37,7 @@ async def server(pilot: Pilot, answer: bytes) -> AsyncIterator[list[bytes]]:
         yield asked
     finally:
         listening.close()
-        path.unlink()
+        path.unlink(missing_ok=True)  # Python 3.13 and later do it themselves
 
 
 NDJSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n"

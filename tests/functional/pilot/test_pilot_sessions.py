@@ -63,7 +63,7 @@ async def test_the_list_has_what_clients_read(pilot: Pilot, http: httpx.Client) 
 @pytest.mark.parametrize("form", ["/exec/{id}", "/exec?id={id}"])
 async def test_attaching_replays_from_the_start(pilot: Pilot, http: httpx.Client, form: str) -> None:
     id = await detached(pilot, "echo err >&2; read line; echo got $line; exit 5")
-    async with asyncio.timeout(10), pilot.connect(form.format(id=id)) as socket:
+    async with asyncio.timeout(30), pilot.connect(form.format(id=id)) as socket:
         first = json.loads(await socket.recv())
         assert first["type"] == "session_info"
         assert (first["session_id"], first["tty"]) == (id, False)
@@ -84,7 +84,7 @@ async def test_an_unknown_session_is_404(pilot: Pilot, path: str) -> None:
 async def test_an_ended_session_can_still_be_read(pilot: Pilot, http: httpx.Client) -> None:
     id = await detached(pilot, "sleep 0.2; echo last words; exit 9")
     assert await gone(http, id)
-    async with asyncio.timeout(10), pilot.connect(f"/exec/{id}") as socket:
+    async with asyncio.timeout(30), pilot.connect(f"/exec/{id}") as socket:
         done = await finish(socket)
     assert (done.stdout, done.exit) == (b"ready\nlast words\n", 9)
     assert http.post(f"/exec/{id}/kill").status_code == 410
@@ -292,7 +292,7 @@ async def test_a_slow_owner_does_not_stop_the_others(pilot: Pilot, http: httpx.C
     known = set(sessions(http))
     try:
         with plain_client(pilot, query("sh", "-c", FLOOD)):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not (new := set(sessions(http)) - known):
                     await asyncio.sleep(0.1)
                 async with pilot.connect(f"/exec/{new.pop()}") as second:
@@ -313,7 +313,7 @@ async def test_who_attaches_alone_misses_nothing_however_slow(pilot: Pilot, http
 
 async def test_a_client_that_only_watches_does_not_end_the_input(pilot: Pilot, http: httpx.Client) -> None:
     """The official Python client sends the end of input as soon as it has attached."""
-    async with asyncio.timeout(10), pilot.connect(query("sh", "-c", "echo ready; cat")) as owner:
+    async with asyncio.timeout(30), pilot.connect(query("sh", "-c", "echo ready; cat")) as owner:
         id = (await until(owner, b"ready\n")).info["session_id"]
         async with pilot.connect(f"/exec/{id}") as watcher:
             await until(watcher, b"ready\n")
@@ -331,7 +331,7 @@ async def test_the_python_client_does_not_end_a_shell_by_attaching(
     """It sends the end of input before it knows that there is a terminal, to which that is ^D."""
     id = await detached(pilot, "exec cat", tty="true")
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         pilot.connect(f"/exec/{id}?stdin=true", user_agent_header=agent) as socket,
     ):
         await socket.send(b"\x04")
@@ -345,7 +345,7 @@ async def test_the_python_client_does_not_end_a_shell_by_attaching(
 
 async def test_who_attaches_without_input_gives_none(pilot: Pilot, http: httpx.Client) -> None:
     id = await detached(pilot, "head -n 1")
-    async with asyncio.timeout(10), pilot.connect(f"/exec/{id}?stdin=false") as watcher:
+    async with asyncio.timeout(30), pilot.connect(f"/exec/{id}?stdin=false") as watcher:
         await watcher.send(b"\0watcher\n")
         async with pilot.connect(f"/exec/{id}") as other:
             await other.send(b"\0other\n")

@@ -31,7 +31,7 @@ class Watcher:
         """Subscribe; return what is said up to the confirmation."""
         await self._socket.send(json.dumps({"type": "subscribe", "paths": paths, **more}))
         seen = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not seen or seen[-1]["type"] != "subscribed":
                 seen.append(json.loads(await self._socket.recv()))
         return seen
@@ -40,7 +40,7 @@ class Watcher:
         await self._socket.send(message)
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return dict(json.loads(await self._socket.recv()))
 
     async def seen(self) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ async def read(engine: Engine, world: World, name: str) -> str:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.02)
 

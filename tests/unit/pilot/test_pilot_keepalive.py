@@ -45,4 +45,4 @@ def test_it_sleeps_until_it_is_told_to_end(tmp_path: Path) -> None:
             assert ticks == ["0", "0"]
         finally:
             process.terminate()
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(30) == -signal.SIGTERM

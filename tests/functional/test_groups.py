@@ -47,6 +47,19 @@ def start(group: Group) -> Iterator[Start]:
         yield begin
 
 
+def test_a_process_moves_itself(group: Group) -> None:
+    pid = os.fork()
+    if pid == 0:
+        group.child("below").enter()
+        signal.pause()
+    try:
+        listed = [root / group.path.strip("/") / "below/cgroup.procs" for root in group.host.roots()]
+        serving.until(lambda: all(file.read_text().split() == [str(pid)] for file in listed))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def test_more_than_are_waited_for_at_once(group: Group, start: Start) -> None:
     count = AWAITED + 20
     start(f"i=0; while [ $i -lt {count} ]; do sleep 1000 & i=$((i + 1)); done; wait", group.child("below"))

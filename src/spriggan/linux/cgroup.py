@@ -93,6 +93,17 @@ class Group:
         for directory in self._directories():
             (directory / "cgroup.procs").write_text(str(pid))
 
+    def enter(self) -> None:
+        """Move this process, which has one thread, here in every hierarchy.
+
+        In version 1 a thread may move itself without the lock that ``add`` takes (cgroup_procs_write_start,
+        kernel/cgroup/cgroup.c): that one waits for all forks on the host that have begun, whose processes may be
+        behind thousands of others of their sprite.
+        """
+        for directory in self._directories():
+            own = directory / "tasks"
+            (own if own.exists() else directory / "cgroup.procs").write_text("0")
+
     def limit(self, *, memory_bytes: int, cpus: float, pids: int) -> None:
         """Set the limits; ``cpus`` 0 is no limit. Raises ``OSError`` if the kernel refuses."""
         if self.host.v1:

@@ -6,6 +6,10 @@ waits for an RCU grace period, 10 ms and more; those that follow within the next
 each about as long after the one before as the kernel takes to forget. So for as long as such a
 thing is to be expected, a thread moves this process to where it is already, which does nothing else.
 
+While a sprite starts thousands of processes the lock is not to be had for a second and more: a fork that holds
+it waits for its turn behind all of them, and whoever waits for the lock holds up every other fork on the host.
+Then there is nothing to be gained, and the thread leaves it alone for a while.
+
 The mount option "favordynmods" does it for the whole host and for good, which is for its owner to decide.
 """
 
@@ -20,6 +24,8 @@ from spriggan.linux.cgroup import Hierarchies
 
 BEAT_S = 0.004
 LASTS_S = 0.5
+CONTENDED_S = 0.1  # several grace periods
+PAUSE_S = 10.0
 
 
 class Readiness:
@@ -28,12 +34,15 @@ class Readiness:
     def __init__(self, host: Hierarchies) -> None:
         self._procs = _own_group(host) / "cgroup.procs"
         self._until = 0.0
+        self._not_before = 0.0
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def expect(self) -> None:
-        """Be ready, for half a second from now. Returns at once."""
+        """Be ready, for half a second from now, if the lock can be had. Returns at once."""
+        if time.monotonic() < self._not_before:
+            return
         self._until = time.monotonic() + LASTS_S
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
@@ -54,8 +63,11 @@ class Readiness:
             # Held open, for to open it takes ten times as long as to write; where that fails, it is slower,
             # and no more.
             with contextlib.suppress(OSError), self._procs.open("wb", buffering=0) as procs:
-                while time.monotonic() < self._until and not self._closed:
+                while (begin := time.monotonic()) < self._until and not self._closed:
                     procs.write(b"0")
+                    if time.monotonic() - begin > CONTENDED_S:
+                        self._not_before = time.monotonic() + PAUSE_S
+                        break
                     time.sleep(BEAT_S)
 
 

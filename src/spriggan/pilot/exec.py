@@ -64,21 +64,13 @@ class Exec:
         session_id = websocket.path_params.get("id") or query.get("id")
         try:
             if session_id is not None:
-                session, takes_input = self.find(session_id), flag(query, "stdin", default=True)
-                watches = websocket.headers.get("user-agent", "").startswith("sprites-py")
+                await self._attach(websocket, session_id)
             else:
-                request = parse(query, self._spec)
-                session, takes_input, watches = await self.start(request), request.stdin, False
+                await self._run(websocket, parse(query, self._spec))
         except NoSuchSession as error:
             await websocket.send_denial_response(error_response(404, error.message, error.hint))
         except BadRequest as error:
             await websocket.send_denial_response(error_response(400, error.message, error.hint))
-        except ExecError as error:
-            await websocket.accept(headers=HEADERS)
-            await self.fail(websocket, request, error)
-            await websocket.close(relay.close_code(error.exit_code, tty=request.tty))
-        else:
-            await self._serve(websocket, session, session_id is None, takes_input, watches)
 
     async def post(self, request: Request) -> Response:
         """Run a command with the body as its input; answer with one frame per chunk."""
@@ -142,30 +134,38 @@ class Exec:
         )
         await relay.send_exit(line, error.exit_code, tty=request.tty)
 
-    async def _serve(
-        self, websocket: WebSocket, session: Session, owner: bool, takes_input: bool, watches: bool
-    ) -> None:
-        """Carry output and input until the session ends or the client goes."""
-        with session.attached(owner=owner) as attachment:
+    async def _run(self, websocket: WebSocket, request: ExecRequest) -> None:
+        # First the connection, as clients are less patient with that than with a command.
+        await websocket.accept(headers=HEADERS)
+        try:
+            session = await self.start(request)
+        except ExecError as error:
+            await self.fail(websocket, request, error)
+            await websocket.close(relay.close_code(error.exit_code, tty=request.tty))
+            return
+        with session.attached(owner=True) as attachment:
+            await _converse(
+                websocket,
+                Relay(
+                    websocket, session, attachment, ports=self.ports, owner=True, takes_input=request.stdin
+                ),
+            )
+
+    async def _attach(self, websocket: WebSocket, session_id: str) -> None:
+        session, takes_input = self.find(session_id), flag(websocket.query_params, "stdin", default=True)
+        watches = websocket.headers.get("user-agent", "").startswith("sprites-py")
+        with session.attached() as attachment:
             await websocket.accept(headers=HEADERS)
             talk = Relay(
                 websocket,
                 session,
                 attachment,
                 ports=self.ports,
-                owner=owner,
+                owner=False,
                 takes_input=takes_input,
                 watches=watches,
             )
-            await talk.greet()
-            receiving = asyncio.create_task(_receive(websocket, talk))
-            sending = asyncio.create_task(_send(websocket, session, talk))
-            try:
-                await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                receiving.cancel()
-                sending.cancel()
-                await asyncio.gather(receiving, sending, return_exceptions=True)
+            await _converse(websocket, talk)
 
     async def _stream(self, request: Request, session: Session, stdin: bool) -> AsyncIterator[bytes]:
         feeding = asyncio.create_task(_feed(request, session, stdin))
@@ -210,9 +210,22 @@ async def _each(frames: list[bytes]) -> AsyncIterator[bytes]:
         yield each
 
 
-async def _send(websocket: WebSocket, session: Session, talk: Relay) -> None:
+async def _converse(websocket: WebSocket, talk: Relay) -> None:
+    """Carry output and input until the session ends or the client goes."""
+    await talk.greet()
+    receiving = asyncio.create_task(_receive(websocket, talk))
+    sending = asyncio.create_task(_send(websocket, talk))
+    try:
+        await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        receiving.cancel()
+        sending.cancel()
+        await asyncio.gather(receiving, sending, return_exceptions=True)
+
+
+async def _send(websocket: WebSocket, talk: Relay) -> None:
     code = await talk.send_output()
-    await websocket.close(relay.close_code(code, tty=session.tty))
+    await websocket.close(relay.close_code(code, tty=talk.tty))
 
 
 async def _receive(websocket: WebSocket, talk: Relay) -> None:

@@ -116,7 +116,7 @@ def _leave_the_zygote(spec: SpriteSpec) -> None:
     for wanted, fd in ((0, null), (1, log), (2, log)):
         os.dup2(fd, wanted)
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    Group(f"{spec.cgroup}/pilot", hierarchies()).add(os.getpid())
+    Group(f"{spec.cgroup}/pilot", hierarchies()).enter()
     faults.point("pilot:cgroup")
 
 

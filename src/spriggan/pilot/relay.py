@@ -57,6 +57,11 @@ class Relay:
         # is so only after it has sent some: the official Python client ends its input when it only watches.
         self._may_end = owner
 
+    @property
+    def tty(self) -> bool:
+        """Whether the session has a terminal."""
+        return self._session.tty
+
     async def greet(self) -> None:
         """Say what the session is: the first message, also before any output that is replayed."""
         session = self._session
@@ -85,7 +90,7 @@ class Relay:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
         code = self._session.exit_code or 0
-        await send_exit(self._line, code, tty=self._session.tty)
+        await send_exit(self._line, code, tty=self.tty)
         return code
 
     async def take(self, message: dict[str, Any]) -> None:
@@ -106,7 +111,7 @@ class Relay:
             log.warning("open ports cannot be told: %s", error)
 
     async def _send(self, batch: Batch) -> None:
-        tty = self._session.tty
+        tty = self.tty
         if batch.lost:
             words = f"{batch.lost} bytes of older output are not kept any more"
             await self._line.send_text(messages.truncated(batch.lost, words))
@@ -116,7 +121,7 @@ class Relay:
             await self._line.send_bytes(payload if tty else frame(stream, payload))
 
     async def _input(self, data: bytes) -> None:
-        if self._session.tty:
+        if self.tty:
             first, self._watches = self._watches, False
             if first and data == _END_OF_INPUT:
                 return

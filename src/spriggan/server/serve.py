@@ -8,9 +8,12 @@ import dataclasses
 import errno
 import functools
 import ipaddress
+import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +31,7 @@ from spriggan.server.urls import Urls
 
 # Streams end by being cut: sprites, their processes and sessions live on, and clients attach again.
 SHUTDOWN_TIMEOUT = 3
+WORKERS = min(32, (os.cpu_count() or 1) + 4)  # threads for what blocks: as many as Python would start in time
 MAX_SOCKET_PATH = 107
 LOGIN_KEY = "login.key"
 
@@ -116,6 +120,7 @@ async def run(
     ``announce`` gets the lines for the operator: what recovery did, then where the server is.
     ``prepare`` is awaited when the engine has started and before anybody can connect.
     """
+    await _start_threads()
     with contextlib.ExitStack() as stack:
         # Before the engine starts: a port that is taken must not cost a recovery.
         tcp = stack.enter_context(contextlib.closing(listen_tcp(host, port)))
@@ -133,6 +138,17 @@ async def run(
             await serve(engine, [tcp, unix], urls=urls, logins=logins, announce=announce)
         finally:
             await engine.close()
+
+
+async def _start_threads() -> None:
+    """Start all threads that blocking work runs in.
+
+    A thread that is started when it is needed holds up the event loop for as long as the kernel holds up all forks
+    on the host; ``linux.migration`` says when that is long.
+    """
+    executor, barrier = ThreadPoolExecutor(WORKERS, "work"), threading.Barrier(WORKERS)
+    asyncio.get_running_loop().set_default_executor(executor)
+    await asyncio.gather(*(asyncio.to_thread(barrier.wait) for _ in range(WORKERS)))
 
 
 async def serve(

@@ -4,7 +4,8 @@ files those of a small root file system in namespaces of its own.
 ``python pilot_double.py DIRECTORY`` serves ``pilot.sock`` and ``inner.sock`` there, and on a TCP
 port (written to ``port``) the first of them under the public paths. It is started inside a new pid
 namespace, so nothing that it started outlives it. Commands that the stand-in knows by name:
-``raise-oserror`` cannot be started for a reason that is not an ``ExecError``.
+``raise-oserror`` cannot be started for a reason that is not an ``ExecError``; ``late FILE COMMAND…`` is
+started when there is that file.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ class HostContainer:
     async def spawn(self, process: Process, stdin: int, stdout: int, stderr: int) -> int:
         if process.argv[0] == "raise-oserror":
             raise OSError(24, "Too many open files")
+        if process.argv[0] == "late":
+            go, *argv = process.argv[1:]
+            while not Path(go).exists():
+                await asyncio.sleep(0.01)
+            return await self.spawn(replace(process, argv=argv, program=""), stdin, stdout, stderr)
         try:
             child = subprocess.Popen(
                 process.argv,

@@ -26,6 +26,20 @@ async def test_signals_are_announced_in_the_handshake(pilot: Pilot) -> None:
         assert "signal" in socket.response.headers["X-Sprite-Capabilities"]
 
 
+async def test_the_connection_does_not_wait_for_the_command(pilot: Pilot) -> None:
+    """A machine may be so busy that to start a process takes longer than clients wait for a handshake."""
+    go = pilot.directory / "go"
+    async with asyncio.timeout(30), pilot.connect(query("late", str(go), "cat")) as socket:
+        await socket.send(b"\0input")
+        await socket.send(b"\x04")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await socket.recv()
+        go.touch()
+        done = await finish(socket)
+    assert (done.info["type"], done.stdout, done.exit) == ("session_info", b"input", 0)
+
+
 @pytest.mark.parametrize("code", [0, 1, 126, 127, 128, 255])
 async def test_exit_codes(pilot: Pilot, code: int) -> None:
     assert (await pilot.run("sh", "-c", f"exit {code}")).exit == code

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 import serving
+from spriggan.linux import migration
 from spriggan.linux.cgroup import AWAITED, Group, hierarchies
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -58,6 +61,21 @@ def test_a_process_moves_itself(group: Group) -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def test_moves_are_favored(group: Group) -> None:
+    """Since Linux 6.18 with nothing else of the mount changed, before if its owner wants it so."""
+
+    def options() -> list[str]:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        fields = next(line.split() for line in lines if line.split(" - ")[1].startswith("cgroup2 "))
+        return [*fields[5].split(","), *fields[-1].split(",")]
+
+    before = options() if group.host.unified else []
+    able = bool(before) and tuple(map(int, platform.release().split(".")[:2])) >= (6, 18)
+    assert migration.favored() == (able or "favordynmods" in before)
+    if before:
+        assert set(options()) - {"favordynmods"} == set(before) - {"favordynmods"}
 
 
 def test_more_than_are_waited_for_at_once(group: Group, start: Start) -> None:

@@ -17,7 +17,7 @@ from spriggan.box import ceilings
 from spriggan.box.box import State
 from spriggan.box.zygote import Zygote
 from spriggan.errors import Broken, Conflict, DamagedDisk
-from spriggan.linux import loop, process
+from spriggan.linux import loop, migration, process
 from spriggan.linux.cgroup import Group, Hierarchies, hierarchies
 from spriggan.linux.migration import Readiness
 from spriggan.wire.exchange import ask
@@ -49,12 +49,13 @@ class ContainerBox:
 
     async def warm(self) -> None:
         self._runtime.mkdir(parents=True, exist_ok=True, mode=0o711)
+        if not await asyncio.to_thread(migration.favored):
+            self._readiness = Readiness(self._host())
         await self._zygote.warm()
 
     def expect(self) -> None:
-        if self._readiness is None:
-            self._readiness = Readiness(self._host())
-        self._readiness.expect()
+        if self._readiness is not None:
+            self._readiness.expect()
 
     async def start(self, spec: SpriteSpec, netns: int) -> None:
         run_dir = self._run_dir(spec.sprite_id)

@@ -33,6 +33,7 @@ class Hierarchies:
 
     unified: Path | None
     v1: dict[str, Path] = field(default_factory=dict)  # controller (or "name=…") -> mount point
+    favors_moves: bool = False  # whether the unified one is mounted with favordynmods
 
     @property
     def kind(self) -> str:
@@ -50,20 +51,21 @@ def hierarchies() -> Hierarchies:
     """Read the mount table. Raises ``OSError`` if no cgroup file system is mounted."""
     unified: Path | None = None
     v1: dict[str, Path] = {}
+    favors_moves = False
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             before, _, after = line.rstrip("\n").partition(" - ")
             fstype, _, superblock = after.split(" ", 2)
             target = Path(unescape(before.split(" ")[4]))
             if fstype == "cgroup2" and unified is None:
-                unified = target
+                unified, favors_moves = target, "favordynmods" in superblock.split(",")
             elif fstype == "cgroup":
                 for option in superblock.split(","):
                     if option.startswith("name=") or (target.name and option in target.name.split(",")):
                         v1.setdefault(option, target)
     if unified is None and not v1:
         raise OSError("no cgroup file system is mounted")
-    return Hierarchies(unified, v1)
+    return Hierarchies(unified, v1, favors_moves)
 
 
 class Group:

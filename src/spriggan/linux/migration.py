@@ -10,22 +10,49 @@ While a sprite starts thousands of processes the lock is not to be had for a sec
 it waits for its turn behind all of them, and whoever waits for the lock holds up every other fork on the host.
 Then there is nothing to be gained, and the thread leaves it alone for a while.
 
-The mount option "favordynmods" does it for the whole host and for good, which is for its owner to decide.
+From Linux 6.18 on, the mount option "favordynmods" of version 2 gives each process such a lock of its own
+(cgroup_attach_lock, kernel/cgroup/cgroup.c), and nobody waits for anybody. It is for the whole host and until it
+restarts. Before, it does without the grace period alone, which is for the host's owner to decide.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import platform
+import re
+import subprocess
 import threading
 import time
 from pathlib import Path
 
-from spriggan.linux.cgroup import Hierarchies
+from spriggan.linux.cgroup import Hierarchies, hierarchies
 
+log = logging.getLogger(__name__)
+
+OWN_LOCKS_SINCE = (6, 18)
 BEAT_S = 0.004
 LASTS_S = 0.5
 CONTENDED_S = 0.1  # several grace periods
 PAUSE_S = 10.0
+
+
+def favored() -> bool:
+    """Whether the kernel moves processes at once. Where it is able to give each a lock of its own, it is made to."""
+    host = hierarchies()
+    if host.unified is None or host.favors_moves or _linux() < OWN_LOCKS_SINCE:
+        return host.favors_moves
+    # The program, and not mount(2), as that would reset all other options of the mount.
+    command = ["mount", "-o", "remount,favordynmods", str(host.unified)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        log.warning("forks of one sprite can hold up those of others: %s", done.stderr.strip())
+    return hierarchies().favors_moves
+
+
+def _linux() -> tuple[int, ...]:
+    """The kernel's version, such as (6, 12)."""
+    return tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
 
 
 class Readiness:

@@ -3,6 +3,10 @@
 They are from a time when nobody else paid for what they limit; now all of it is memory that is
 charged to the sprite which takes it (but for neighbours: their table is only made large). So they
 are raised, as systemd does with some of them, and not put back: something may stand above.
+
+And a switch that the root of any network namespace turns on for the whole host, and nobody turns off
+(net/netfilter/nf_hooks_lwtunnel.c): whether SRv6 tunnels pass netfilter's hooks. It is on before there is
+a sprite that could choose.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ CEILINGS = {
     "net/ipv4/neigh/default/gc_thresh2": 1 << 17,
     "net/ipv6/neigh/default/gc_thresh3": 1 << 18,
     "net/ipv6/neigh/default/gc_thresh2": 1 << 17,
+    "net/netfilter/nf_hooks_lwtunnel": 1,
 }
 
 _told: set[str] = set()

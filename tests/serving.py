@@ -161,11 +161,16 @@ def run(sprite: Any, script: str, *, check: bool = True) -> str:
     return str((done.stdout + (b"" if check else done.stderr)).decode().strip())
 
 
-def pilot(server: Server, name: str) -> int:
-    """The pid of a sprite's pilot."""
+def run_directory(server: Server, name: str) -> Path:
+    """Where a sprite's box keeps what it has while it runs."""
     with server.http() as http:
         identity = http.get(f"/v1/sprites/{name}").json()["id"]
-    return int(Path(f"/run/spriggan/{server.instance}/{identity}/pilot").read_text().split()[0])
+    return Path(f"/run/spriggan/{server.instance}/{identity}")
+
+
+def pilot(server: Server, name: str) -> int:
+    """The pid of a sprite's pilot."""
+    return int((run_directory(server, name) / "pilot").read_text().split()[0])
 
 
 def finished(stream: Any) -> list[str]:

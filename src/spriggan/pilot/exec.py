@@ -135,6 +135,7 @@ class Exec:
         await relay.send_exit(line, error.exit_code, tty=request.tty)
 
     async def _run(self, websocket: WebSocket, request: ExecRequest) -> None:
+        await self._sessions.can_start()
         # First the connection, as clients are less patient with that than with a command.
         await websocket.accept(headers=HEADERS)
         try:

@@ -37,6 +37,7 @@ LEAD = LIMIT // 2  # how far the output may run ahead of the fastest reader
 DRAIN_GRACE_S = 0.25  # for output that a background process still holds open after the end
 DRAIN_LIMIT_S = 2.0  # and if it goes on putting out
 SPOOL_RETRY_S = 1.0
+START_PATIENCE_S = 5.0
 KEPT_SECONDS = 3600.0  # how long an ended session can still be read
 KEPT_SESSIONS = 64
 KEPT_BYTES = 256 << 20  # of output of all ended sessions
@@ -298,6 +299,15 @@ class Sessions:
         for path in self._directory.glob("*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    async def can_start(self) -> None:
+        """Wait until the sprite runs, if that is a matter of moments.
+
+        If its first process has ended, this one follows, and whoever asked for a command can ask another pilot.
+        """
+        deadline = time.monotonic() + START_PATIENCE_S
+        while not self._container.running and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
 
     def leave(self) -> dict[str, Any]:
         """What the next pilot needs to know of sessions; all of them have ended."""

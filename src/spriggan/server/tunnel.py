@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -30,7 +30,7 @@ from spriggan.server import version
 from spriggan.server.attention import Attention
 from spriggan.server.auth import identify
 from spriggan.server.errors import HeadTooLarge, NoSuchEndpoint, error_response, internal_error
-from spriggan.server.forward import NOT_FORWARDED, Headers, made_request
+from spriggan.server.forward import BROKEN_OFF, NOT_FORWARDED, Headers, made_request
 from spriggan.server.gateway import Gateway, shown
 from spriggan.server.link import READ_SIZE, Link
 from spriggan.server.service import no_answer
@@ -39,6 +39,8 @@ from spriggan.server.websocket import SERVICE_RESTART, Frames, closing_frame
 log = logging.getLogger(__name__)
 
 Answer = tuple[h11.InformationalResponse | h11.Response, bytes]
+# What keeps the sprite awake, the connection to its pilot, and what that has answered.
+Asked = tuple[contextlib.AsyncExitStack, Link, Answer, bytes | None]
 """The head and, of a refusal, the body."""
 
 # A command line is in the URL; Linux takes 128 KiB for one argument, percent-encoding triples it.
@@ -46,6 +48,8 @@ MAX_HEAD = 1 << 20
 MAX_REFUSAL = 1 << 20
 # How long the pilot has for its answer, and for its last words after the client has gone.
 HANDSHAKE_TIMEOUT = 30.0
+# After a pilot has ended. That its process is gone may be seen a moment later than that it says nothing more.
+ASKED_AGAIN_AFTER_S = (0.1, 0.5, None)
 FAREWELL_TIMEOUT = 10.0
 # How long what a client still sends is taken and dropped.
 LINGER_TIMEOUT = 5.0
@@ -140,13 +144,11 @@ class Tunnel(asyncio.StreamReaderProtocol):
         request = h11.Request(
             method=b"GET", target=pilot_path + b"".join(query), headers=_upgrade_headers(head)
         )
-        async with contextlib.AsyncExitStack() as stack:
-            hold = await stack.enter_async_context(contextlib.AsyncExitStack())
-            awake = await hold.enter_async_context(
-                self._engine.awake(name, _REASONS[pilot_path.split(b"/")[1]])
-            )
-            link = await stack.enter_async_context(Link(awake.pilot_socket))
-            answer, first_bytes = await _handshake(request, link, _pilot_failed)
+        reason = _REASONS[pilot_path.split(b"/")[1]]
+        async with (
+            self._asked(name, reason, request) as (hold, link, answer, first_bytes),
+            contextlib.AsyncExitStack() as stack,
+        ):
             if self._answer(client, answer, first_bytes, version.headers()):
                 attention = None
                 if pilot_path == CONTROL:
@@ -157,6 +159,28 @@ class Tunnel(asyncio.StreamReaderProtocol):
                 frames = Frames()
                 frames.feed(first_bytes or b"")
                 await _pipe(self._reader, client, link, attention, frames)
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, name: str, reason: str, request: h11.Request) -> AsyncIterator[Asked]:
+        """Wake the sprite, and ask its pilot.
+
+        A pilot that has not answered has begun nothing. So if it ends, as it does when the sprite's first process
+        has ended, another one is asked, as if the client had come a moment later.
+        """
+        for again_after in ASKED_AGAIN_AFTER_S:
+            async with contextlib.AsyncExitStack() as stack:
+                hold = await stack.enter_async_context(contextlib.AsyncExitStack())
+                awake = await hold.enter_async_context(self._engine.awake(name, reason))
+                link = await stack.enter_async_context(Link(awake.pilot_socket))
+                try:
+                    answer, first_bytes = await _handshake(request, link)
+                except BROKEN_OFF as error:
+                    if link.heard or isinstance(error, TimeoutError) or again_after is None:
+                        raise _pilot_failed(error) from error
+                else:
+                    yield hold, link, answer, first_bytes
+                    return
+            await asyncio.sleep(again_after)
 
     async def _open_url(self, client: asyncio.StreamWriter, head: h11.Request, sprite: str) -> None:
         """A WebSocket of a program in the sprite."""
@@ -170,7 +194,10 @@ class Tunnel(asyncio.StreamReaderProtocol):
         what = shown("WebSocket", head.target.partition(b"?")[0])
         try:
             async with self._gateway.reach(visit, what) as (link, _):
-                answer, first_bytes = await _handshake(request, link, no_answer)
+                try:
+                    answer, first_bytes = await _handshake(request, link)
+                except BROKEN_OFF as error:
+                    raise no_answer(error) from error
                 if self._answer(client, answer, first_bytes, []):
                     await _pipe(self._reader, client, link)
         except SprigganError as error:
@@ -247,36 +274,31 @@ def _pilot_failed(error: BaseException) -> Broken:
     )
 
 
-async def _handshake(
-    request: h11.Request, link: Link, failed: Callable[[BaseException], SprigganError]
-) -> tuple[Answer, bytes | None]:
+async def _handshake(request: h11.Request, link: Link) -> tuple[Answer, bytes | None]:
     """Ask; return the answer, and what was sent after a 101. The second is None for a refusal.
 
-    What keeps it from being one of both is raised as ``failed`` words it.
+    Raises one of ``BROKEN_OFF`` if it is neither.
     """
     connection = h11.Connection(h11.CLIENT)
     head = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
     refusal: h11.Response | None = None
     body = bytearray()
-    try:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            await link.write(head)
-            while True:
-                event = connection.next_event()
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await link.read())
-                elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-                    return (event, b""), connection.trailing_data[0]
-                elif isinstance(event, h11.Response):
-                    refusal = event
-                elif isinstance(event, h11.Data) and len(body) < MAX_REFUSAL:
-                    body += event.data
-                elif isinstance(event, h11.EndOfMessage) and refusal is not None:
-                    return (refusal, bytes(body)), None
-                elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-                    raise EOFError("it closed the connection")
-    except (h11.RemoteProtocolError, OSError, EOFError, TimeoutError) as error:
-        raise failed(error) from error
+    async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+        await link.write(head)
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await link.read())
+            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                return (event, b""), connection.trailing_data[0]
+            elif isinstance(event, h11.Response):
+                refusal = event
+            elif isinstance(event, h11.Data) and len(body) < MAX_REFUSAL:
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage) and refusal is not None:
+                return (refusal, bytes(body)), None
+            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                raise EOFError("it closed the connection")
 
 
 def _written(response: h11.InformationalResponse | h11.Response, body: bytes, more: Headers) -> bytes:

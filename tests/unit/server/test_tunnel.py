@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from spriggan.server import attention
+from spriggan.server.tunnel import ASKED_AGAIN_AFTER_S
 
 from .conftest import UPGRADE, Running, head, until
 from .double import CAPABILITY, TOKEN
@@ -289,18 +290,37 @@ def test_last_words_arrive_while_the_client_still_sends(
 def test_a_pilot_that_does_not_open_the_session(
     server: Running, sprite: str, listener: socket.socket
 ) -> None:
-    for answer in (b"", b"garbage\r\n\r\n", b"HTTP/1.1 101 Sw"):
+    for answer, times in ((b"", len(ASKED_AGAIN_AFTER_S)), (b"garbage\r\n\r\n", 1), (b"HTTP/1.1 101 Sw", 1)):
         with server.connect() as connection:
             connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE))
-            pilot, _ = listener.accept()
-            pilot.recv(65536)
-            pilot.sendall(answer)
-            pilot.close()
+            for _ in range(times):
+                pilot, _ = listener.accept()
+                pilot.recv(65536)
+                pilot.sendall(answer)
+                pilot.close()
             received = b""
             while data := connection.recv(65536):
                 received += data
             assert received.startswith(b"HTTP/1.1 500 ")
             assert b'"code":"broken"' in received
+
+
+def test_a_pilot_that_ends_before_it_has_begun_is_followed_by_another(
+    server: Running, sprite: str, listener: socket.socket
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(head("GET", f"/v1/sprites/{sprite}/exec?cmd=x", *UPGRADE))
+        first, _ = listener.accept()
+        asked = first.recv(65536)
+        first.close()
+        second, _ = listener.accept()
+        with second:
+            assert second.recv(65536) == asked
+            second.sendall(ACCEPTED + b"hello")
+            received = b""
+            while not received.endswith(b"hello"):
+                received += connection.recv(65536)
+    assert received.startswith(b"HTTP/1.1 101 ")
 
 
 def test_bytes_right_after_the_upgrade_arrive_at_once(

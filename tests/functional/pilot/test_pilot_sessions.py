@@ -246,7 +246,7 @@ async def test_the_output_of_ended_sessions_is_bounded_for_all_of_them(
     for _ in range(19):
         ids.append(await detached(pilot, f"head -c {20 * MEGABYTE} /dev/zero | tr '\\0' x; echo the end"))
         assert await gone(http, ids[-1], patience=20)
-    assert spooled(pilot) <= 256 * MEGABYTE
+    assert spooled(pilot) <= 257 * MEGABYTE  # counted in bytes, of which a file system makes whole blocks
     with pytest.raises(InvalidStatus) as caught:
         async with pilot.connect(f"/exec/{ids[0]}"):
             pass

@@ -19,6 +19,7 @@ from spriggan.pilot.process import ExecError
 from spriggan.pilot.relay import Relay
 from spriggan.pilot.request import BadRequest, ExecRequest, error_response, flag, parse
 from spriggan.pilot.sessions import KEPT_BYTES, KEPT_SESSIONS, Session, Sessions
+from spriggan.pilot.together import until_one_ends
 from spriggan.wire.frames import Stream, exit_frame, frame
 from spriggan.wire.spec import SpriteSpec
 
@@ -214,14 +215,7 @@ async def _each(frames: list[bytes]) -> AsyncIterator[bytes]:
 async def _converse(websocket: WebSocket, talk: Relay) -> None:
     """Carry output and input until the session ends or the client goes."""
     await talk.greet()
-    receiving = asyncio.create_task(_receive(websocket, talk))
-    sending = asyncio.create_task(_send(websocket, talk))
-    try:
-        await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        receiving.cancel()
-        sending.cancel()
-        await asyncio.gather(receiving, sending, return_exceptions=True)
+    await until_one_ends(_receive(websocket, talk), _send(websocket, talk))
 
 
 async def _send(websocket: WebSocket, talk: Relay) -> None:

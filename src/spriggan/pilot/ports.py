@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from spriggan.linux.listeners import Listener
 from spriggan.pilot.network import Network
+from spriggan.pilot.together import until_one_ends
 
 POLL_S = 0.5  # the kernel tells nobody when a socket begins to listen
 
@@ -84,14 +85,7 @@ class Ports:
         known = await self.now()
         opened = [port.message("port_opened") for port in known]
         await websocket.send_text(json.dumps({"type": "port_list", "ports": opened}))
-        sending = asyncio.create_task(self._send(websocket, known))
-        leaving = asyncio.create_task(_until_gone(websocket))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+        await until_one_ends(self._send(websocket, known), _until_gone(websocket))
 
     async def _send(self, websocket: WebSocket, known: list[Port]) -> None:
         async for message in self.changes(known):

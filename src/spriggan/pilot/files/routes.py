@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from spriggan.pilot.files.calls import Calls, subscription
 from spriggan.pilot.files.client import FileError, NotRunning
 from spriggan.pilot.request import BadRequest, error_response, json_body
+from spriggan.pilot.together import until_one_ends
 
 _STATUS = {
     "ENOENT": 404,
@@ -128,14 +129,7 @@ class Files:
         try:
             async with self._calls.watching() as (reader, writer):
                 await websocket.accept()
-                subscribing = asyncio.create_task(_subscribe(websocket, writer))
-                telling = asyncio.create_task(_tell(reader, websocket))
-                try:
-                    await asyncio.wait((subscribing, telling), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    subscribing.cancel()
-                    telling.cancel()
-                    await asyncio.gather(subscribing, telling, return_exceptions=True)
+                await until_one_ends(_subscribe(websocket, writer), _tell(reader, websocket))
         except FileError as error:
             await websocket.send_denial_response(_file_error(error))
         except NotRunning:

@@ -14,6 +14,7 @@ from spriggan.pilot.process import ExecError
 from spriggan.pilot.services.definition import Definition
 from spriggan.pilot.services.log import ServiceLog
 from spriggan.pilot.services.run import Run
+from spriggan.pilot.together import until_one_ends
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -222,13 +223,7 @@ class Service:
 
     async def _unless_hurried(self, work: Coroutine[None, None, None]) -> None:
         """Wait for ``work``, or give it up when there is to be no more waiting."""
-        tasks = [asyncio.create_task(work), asyncio.create_task(self._hurried())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends(work, self._hurried())
 
     async def _hurried(self) -> None:
         await self._hurry.wait()

@@ -73,7 +73,7 @@ def test_moves_are_favored(group: Group) -> None:
 
     before = options() if group.host.unified else []
     able = bool(before) and tuple(map(int, platform.release().split(".")[:2])) >= (6, 18)
-    assert migration.favored() == (able or "favordynmods" in before)
+    assert migration.favor_moves() == (able or "favordynmods" in before)
     if before:
         assert set(options()) - {"favordynmods"} == set(before) - {"favordynmods"}
 

@@ -49,7 +49,7 @@ class ContainerBox:
 
     async def warm(self) -> None:
         self._runtime.mkdir(parents=True, exist_ok=True, mode=0o711)
-        if not await asyncio.to_thread(migration.favored):
+        if not await asyncio.to_thread(migration.favor_moves):
             self._readiness = Readiness(self._host())
         await self._zygote.warm()
 

@@ -37,8 +37,8 @@ CONTENDED_S = 0.1  # several grace periods
 PAUSE_S = 10.0
 
 
-def favored() -> bool:
-    """Whether the kernel moves processes at once. Where it is able to give each a lock of its own, it is made to."""
+def favor_moves() -> bool:
+    """Have the kernel give each process a lock of its own, where it is able to. Whether it moves processes at once."""
     host = hierarchies()
     if host.unified is None or host.favors_moves or _linux() < OWN_LOCKS_SINCE:
         return host.favors_moves

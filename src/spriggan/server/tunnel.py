@@ -39,9 +39,10 @@ from spriggan.server.websocket import SERVICE_RESTART, Frames, closing_frame
 log = logging.getLogger(__name__)
 
 Answer = tuple[h11.InformationalResponse | h11.Response, bytes]
-# What keeps the sprite awake, the connection to its pilot, and what that has answered.
-Asked = tuple[contextlib.AsyncExitStack, Link, Answer, bytes | None]
 """The head and, of a refusal, the body."""
+
+Asked = tuple[contextlib.AsyncExitStack, Link, Answer, bytes | None]
+"""What keeps the sprite awake, the connection to its pilot, its answer, and what it sent after a 101."""
 
 # A command line is in the URL; Linux takes 128 KiB for one argument, percent-encoding triples it.
 MAX_HEAD = 1 << 20

@@ -353,14 +353,16 @@ def test_looking_does_not_disturb_and_is_not_disturbed(hasty: serving.Server, id
                 answers.add(http.get(f"/v1/sprites/{idler.name}/check").json()["status"])
                 answers.add(str(http.get(f"/v1/sprites/{idler.name}").json()["last_error"]))
 
-    looking = threading.Thread(target=look)
+    looking = [threading.Thread(target=look) for _ in range(4)]
     serving.run(idler, "true")
-    looking.start()
+    for each in looking:
+        each.start()
     try:
         for _ in range(5):
             retired(hasty, idler.name)
             serving.run(idler, "true")
     finally:
         over.set()
-        looking.join()
+        for each in looking:
+            each.join()
     assert answers == {"healthy", "None"}

@@ -142,8 +142,17 @@ class ContainerBox:
 
     def state(self, sprite_id: str) -> State:
         # Asked before every command, and the pilot is one process: to look through the groups takes longer.
-        if self._pilot_pid(sprite_id) is not None:
-            return State.RUNNING
+        while True:
+            named = self._named_pilot(sprite_id)
+            if self._pilot_pid(sprite_id) is not None:
+                return State.RUNNING
+            found = self._without_pilot(sprite_id)
+            # Whoever looks may hold no lock. Meanwhile another pilot may have been started, or that one as well
+            # may have retired, and then what was read is of no one moment.
+            if self._named_pilot(sprite_id) == named:
+                return found
+
+    def _without_pilot(self, sprite_id: str) -> State:
         if self._pilot_retired(sprite_id):
             init = process.written_down(self._run_dir(sprite_id) / "init")
             return State.ENDED if init is None else State.RETIRED
@@ -216,6 +225,13 @@ class ContainerBox:
     def _pilot_pid(self, sprite_id: str) -> int | None:
         """The pid of the sprite's living pilot."""
         return process.written_down(self._run_dir(sprite_id) / "pilot")
+
+    def _named_pilot(self, sprite_id: str) -> str:
+        """The last pilot that was started, living or not, as it is written down; empty if there was none."""
+        try:
+            return (self._run_dir(sprite_id) / "pilot").read_text()
+        except FileNotFoundError:
+            return ""
 
     def _pilot_retired(self, sprite_id: str) -> bool:
         """Whether the last pilot, which has ended, left all that another one needs."""

@@ -215,13 +215,13 @@ class Waking:
 
     async def health(self, row: SpriteRow, live: Live | None) -> Health:
         """How the sprite is, as far as one can see without a lock and without waking it."""
-        sprite = self._core.view(row)
-        if live is None or live.phase is Phase.COLD:
-            return Health(sprite, "error" if row.last_error else "hibernated", row.last_error)
-        ails = await self._ails(row, live)
-        if ails:
-            return Health(sprite, "unhealthy", ails)
-        return Health(sprite, "hibernated" if live.phase is Phase.WARM else "healthy")
+        while live is not None and live.phase is not Phase.COLD:
+            moment = live.phase, live.run
+            ails = await self._ails(row, live)
+            if (live.phase, live.run) == moment:  # else it was seen on its way from one to the other
+                well = "hibernated" if live.phase is Phase.WARM else "healthy"
+                return Health(self._core.view(row), "unhealthy" if ails else well, ails)
+        return Health(self._core.view(row), "error" if row.last_error else "hibernated", row.last_error)
 
     async def _ails(self, row: SpriteRow, live: Live) -> str | None:
         """What is wrong with a sprite that is not cold."""

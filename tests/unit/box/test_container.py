@@ -87,3 +87,27 @@ def test_a_process_is_named_for_good(tmp_path: Path, ended: str) -> None:
     for text in (ended, f"{os.getpid()} 1\n", "", "x y", "1 2 3"):
         (tmp_path / "name").write_text(text)
         assert process.written_down(tmp_path / "name") is None
+
+
+def test_a_pilot_that_is_started_while_one_looks_is_not_a_dead_one(
+    tmp_path: Path, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health is asked for without the sprite's lock, as the successor of a retired pilot is written down."""
+    box, run_dir = ContainerBox("test1234", tmp_path), tmp_path / SPRITE
+    run_dir.mkdir()
+    alive = f"{os.getpid()} {process.start_time(os.getpid())}\n"
+    keeper = {"pid": os.getpid(), "started": process.start_time(os.getpid())}
+    left = {"pilot": ended, "retired": ended, "init": alive, "keeper": json.dumps(keeper)}
+    read, begins = Path.read_text, ""
+
+    def read_text(file: Path, *rest: str) -> str:
+        """The file as it is; just before the one named ``begins`` is read, another pilot begins to serve."""
+        if file == run_dir / begins:
+            (run_dir / "pilot").write_text(alive)
+        return read(file, *rest)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    for begins in left:
+        for name, text in left.items():
+            (run_dir / name).write_text(text)
+        assert box.state(SPRITE) is State.RUNNING, begins

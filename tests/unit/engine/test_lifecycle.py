@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -114,6 +115,30 @@ async def test_refusals_change_nothing(start: Start, world: World) -> None:
         await engine.create(CreateRequest("dev"))
     assert await engine.list() == ([], None)
     assert not list((world.pool.root / "disks").iterdir())
+
+
+async def test_a_look_at_a_sprite_that_is_stopped_meanwhile_finds_nothing_wrong(
+    start: Start, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes have ended then, and they were meant to."""
+    engine = await start()
+    await engine.create(CreateRequest("dev"))
+    await write(engine, world, "dev", "x")
+    real, begun, go_on = world.box.state, threading.Event(), threading.Event()
+
+    def state(sprite_id: str) -> State:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(30)
+        return real(sprite_id)
+
+    monkeypatch.setattr(world.box, "state", state)
+    looking = asyncio.create_task(engine.check("dev"))
+    assert await asyncio.to_thread(begun.wait, 30)
+    await engine.stop("dev")
+    go_on.set()
+    found = await looking
+    assert (found.status, found.reason, found.sprite.phase) == ("hibernated", None, "cold")
 
 
 async def test_checkpoints_number_on_and_the_current_one_stays(start: Start, world: World) -> None:

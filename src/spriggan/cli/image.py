@@ -31,15 +31,16 @@ def command() -> None:
 @command.command("build")
 @click.option("--name", default=DEFAULT_NAME, show_default=True, metavar="NAME", help="What to call it.")
 @click.option("--force", is_flag=True, help="Build all layers again, even if nothing has changed.")
+@click.option("--wait", is_flag=True, help="If another command is at work on images, wait until it is done.")
 @pass_settings
-def build(settings: Settings, name: str, force: bool) -> None:
+def build(settings: Settings, name: str, force: bool, wait: bool) -> None:
     """Build an image from the packages of this host's distribution.
 
     \b
     Example:
       sudo spriggan image build
     """
-    _say(ImageStore(settings.data).build(_show, name=name, force=force))
+    _say(ImageStore(settings.data).build(_show, name=name, force=force, wait=wait))
 
 
 @command.command("import")

@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,10 +60,12 @@ class ImageStore:
         name: str = DEFAULT_NAME,
         recipe: Recipe | None = None,
         force: bool = False,
+        wait: bool = False,
     ) -> Image:
         """Build image ``name`` and return it; with unchanged inputs, the one that is there.
 
-        ``force`` makes all layers again. An interrupted build leaves nothing that is used.
+        ``force`` makes all layers again. An interrupted build leaves nothing that is used. Raises ``Conflict``
+        while something else is done to the images, unless it is to ``wait`` until that is over.
         """
         check_name(name)
         if os.geteuid() != 0:
@@ -74,7 +76,7 @@ class ImageStore:
         recipe = recipe or Recipe.load()
         for directory in (self._layers, self._refs):
             directory.mkdir(parents=True, exist_ok=True)
-        with self._lock("lock", wait=False), self._build_directory() as directory:
+        with self._turn(progress, wait=wait), self._build_directory() as directory:
             log = self._images / "build.log"
             log.write_bytes(b"")
             build = Build(recipe, directory, log, progress)
@@ -266,6 +268,19 @@ class ImageStore:
     def _clear(self, build: Path) -> None:
         self._unpublish(build)
         remove_tree(build)
+
+    @contextmanager
+    def _turn(self, progress: Progress, *, wait: bool) -> Iterator[None]:
+        """The lock of whoever changes images; who waits for it says so."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._lock("lock", wait=False))
+            except Conflict as error:
+                if not wait:
+                    raise
+                progress(Step("waiting", str(error)))
+                held.enter_context(self._lock("lock", wait=True))
+            yield
 
     @contextmanager
     def _lock(self, name: str, *, wait: bool) -> Iterator[None]:

@@ -13,6 +13,7 @@ import pytest
 
 from spriggan.errors import Broken, Conflict
 from spriggan.image import ImageStore, erofs
+from spriggan.image.progress import Step
 from spriggan.linux import mount
 
 
@@ -188,9 +189,12 @@ def test_two_builds_at_once(store, data, recipe):
         assert error.value.hint
         with pytest.raises(Exception, match=r"no image|being built"):
             store.remove("sprites", set())
+        steps: list[Step] = []
+        image = ImageStore(data).build(steps.append, recipe=slow, wait=True)
+        assert [step.name for step in steps] == ["waiting", "unchanged"] and "being built" in steps[0].note
     finally:
         thread.join()
-    assert len(store.list()) == 1
+    assert store.list() == [image]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -147,8 +147,8 @@ class ContainerBox:
             if self._pilot_pid(sprite_id) is not None:
                 return State.RUNNING
             found = self._without_pilot(sprite_id)
-            # Whoever looks may hold no lock. Meanwhile another pilot may have been started, or that one as well
-            # may have retired, and then what was read is of no one moment.
+            # Whoever looks may hold no lock. Meanwhile another pilot may have been started, and even
+            # have retired, and then what was read is of no one moment.
             if self._named_pilot(sprite_id) == named:
                 return found
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,13 +55,9 @@ def shown(server: serving.Server, name: str) -> dict[str, Any]:
     return found
 
 
-def run_dir(server: serving.Server, name: str) -> Path:
-    return Path(f"/run/spriggan/{server.instance}") / shown(server, name)["id"]
-
-
 def pilot(server: serving.Server, name: str) -> int | None:
     """The living pilot of a sprite."""
-    return process.written_down(run_dir(server, name) / "pilot")
+    return process.written_down(serving.run_directory(server, name) / "pilot")
 
 
 def retired(server: serving.Server, name: str) -> None:
@@ -302,7 +297,7 @@ def test_warm_sprites_have_no_pilot_either_whatever_stands_still_in_them() -> No
 def test_what_dies_without_a_pilot_is_noticed(hasty: serving.Server, idler: Any) -> None:
     serving.run(idler, "echo kept > file; sync")
     retired(hasty, idler.name)
-    init = process.written_down(run_dir(hasty, idler.name) / "init")
+    init = process.written_down(serving.run_directory(hasty, idler.name) / "init")
     assert init is not None
     os.kill(init, signal.SIGKILL)
     until(lambda: shown(hasty, idler.name)["status"] == "cold", what="the sprite to be cold")

@@ -143,17 +143,18 @@ class ContainerBox:
     def state(self, sprite_id: str) -> State:
         # Asked before every command, and the pilot is one process: to look through the groups takes longer.
         while True:
-            named = self._named_pilot(sprite_id)
-            if self._pilot_pid(sprite_id) is not None:
+            last = self._last_pilot(sprite_id)
+            if process.named(last) is not None:
                 return State.RUNNING
-            found = self._without_pilot(sprite_id)
+            found = self._without_pilot(sprite_id, last)
             # Whoever looks may hold no lock. Meanwhile another pilot may have been started, and even
             # have retired, and then what was read is of no one moment.
-            if self._named_pilot(sprite_id) == named:
+            if self._last_pilot(sprite_id) == last:
                 return found
 
-    def _without_pilot(self, sprite_id: str) -> State:
-        if self._pilot_retired(sprite_id):
+    def _without_pilot(self, sprite_id: str, last: str) -> State:
+        """How a sprite is whose ``last`` pilot has ended."""
+        if self._pilot_retired(sprite_id, last):
             init = process.written_down(self._run_dir(sprite_id) / "init")
             return State.ENDED if init is None else State.RETIRED
         return State.NO_PILOT if self._group(sprite_id).pids() else State.GONE
@@ -226,18 +227,17 @@ class ContainerBox:
         """The pid of the sprite's living pilot."""
         return process.written_down(self._run_dir(sprite_id) / "pilot")
 
-    def _named_pilot(self, sprite_id: str) -> str:
+    def _last_pilot(self, sprite_id: str) -> str:
         """The last pilot that was started, living or not, as it is written down; empty if there was none."""
         try:
             return (self._run_dir(sprite_id) / "pilot").read_text()
         except FileNotFoundError:
             return ""
 
-    def _pilot_retired(self, sprite_id: str) -> bool:
-        """Whether the last pilot, which has ended, left all that another one needs."""
-        run_dir = self._run_dir(sprite_id)
+    def _pilot_retired(self, sprite_id: str, last: str) -> bool:
+        """Whether the ``last`` pilot, which has ended, left all that another one needs."""
         try:
-            same = (run_dir / "retired").read_text() == (run_dir / "pilot").read_text()
+            same = (self._run_dir(sprite_id) / "retired").read_text() == last
         except FileNotFoundError:
             return False
         return same and self._keeper_pid(sprite_id) is not None

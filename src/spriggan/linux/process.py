@@ -118,8 +118,16 @@ def write_down(file: Path, pid: int) -> None:
 def written_down(file: Path) -> int | None:
     """The process that ``file`` names, if it has not ended."""
     try:
-        pid, started = map(int, file.read_text().split())
-    except (OSError, ValueError):
+        return named(file.read_text())
+    except (OSError, ValueError):  # not even text
+        return None
+
+
+def named(text: str) -> int | None:
+    """The process that ``text`` names, as ``write_down`` puts it, if it has not ended."""
+    try:
+        pid, started = map(int, text.split())
+    except ValueError:
         return None
     return pid if lives(pid, started) else None
 

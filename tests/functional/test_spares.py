@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,10 +70,7 @@ def test_it_has_a_name_of_its_own_and_keeps_its_identity(own: serving.Server) ->
     for name in ("one", "other"):
         sprite = created(own, name)
         machines.append(described(sprite, name))
-        assert (
-            identity(own, name)
-            in Path(f"/run/spriggan/{own.instance}/{identity(own, name)}/spec.json").read_text()
-        )
+        assert identity(own, name) in (serving.run_directory(own, name) / "spec.json").read_text()
         post(own, f"/{name}/stop")
         assert described(sprite, name) == machines[-1]
         # What its user changes is theirs.
@@ -205,7 +201,7 @@ def test_the_end_before_the_first_wake(own: serving.Server, end: str) -> None:
     sprite = created(own, "early")
     if end == "stop":
         post(own, "/early/stop")
-        assert not Path(f"/run/spriggan/{own.instance}/{identity(own, 'early')}").exists()
+        assert not serving.run_directory(own, "early").exists()
         described(sprite, "early")
     elif end == "restart":
         post(own, "/early/restart")
@@ -218,7 +214,7 @@ def test_one_that_is_not_used_holds_nothing_after_a_while() -> None:
     with serving.server() as server:
         server.start("--idle", "1")
         sprite = created(server, "unused")
-        place = Path(f"/run/spriggan/{server.instance}/{identity(server, 'unused')}")
+        place = serving.run_directory(server, "unused")
         until(lambda: not place.exists(), what="its box to go")
         described(sprite, "unused")
 

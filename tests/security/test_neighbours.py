@@ -289,18 +289,12 @@ for _ in range(3000):
         print(len(kept), flush=True)
 full()
 """
-    pilot = pilot_of(server, hog)
+    pilot = serving.pilot(server, hog.name)
     with holding(server, hog.name, flood, user="sprite"):
         assert resident(pilot) < 128 << 20
         works(server, neighbour)
     works(server, hog)
-    assert pilot_of(server, hog) == pilot
-
-
-def pilot_of(server: serving.Server, sprite: Any) -> int:
-    with server.http() as http:
-        identity = http.get(f"/v1/sprites/{sprite.name}").json()["id"]
-    return int(Path(f"/run/spriggan/{server.instance}/{identity}/pilot").read_text().split()[0])
+    assert serving.pilot(server, hog.name) == pilot
 
 
 def resident(pid: int) -> int:
